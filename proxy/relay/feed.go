@@ -1,0 +1,187 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/tidegate/tidegate/proxy/frame"
+)
+
+// Feed takes bytes that came from a side and appends to out what goes to its peer and
+// to back what goes back. out aliases p. Feed never blocks and takes all of p; what
+// comes after a side's Close is discarded.
+//
+// The error is the *frame.Error of a side that broke a rule; by then both sides have
+// been dealt with, and the engine goes on as after any other call.
+func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers) error {
+	in := &r.in[from]
+	for len(p) > 0 && !in.closed && !in.broken && !in.ended {
+		switch {
+		case in.left > 0:
+			p = r.payload(from, p, now, out)
+		case in.hold != nil:
+			var whole bool
+			if p, whole = in.collect(p); whole {
+				held := in.hold
+				in.hold = nil
+				if err := r.control(from, held[:len(held)-int(in.head.Length)], held[len(held)-int(in.head.Length):], now, out); err != nil {
+					return r.violation(from, err, now, out, back)
+				}
+			}
+		default:
+			h, raw, n, err := in.dec.Next(p)
+			if err == nil && raw != nil {
+				split := n < len(raw)
+				p, err = r.begin(from, h, raw, split, p[n:], now, out)
+			} else {
+				p = p[n:]
+			}
+			if err != nil {
+				return r.violation(from, err, now, out, back)
+			}
+		}
+	}
+	return nil
+}
+
+// begin takes the header of a new frame and, of a control frame, as much of the payload
+// in rest as belongs to it. split says that raw lives in the decoder, not in fed bytes.
+func (r *Relay) begin(from Side, h ws.Header, raw []byte, split bool, rest []byte, now time.Duration, out *Buffers) ([]byte, error) {
+	in := &r.in[from]
+	if h.OpCode.IsControl() {
+		in.head = h
+		n := int(h.Length)
+		if len(rest) < n {
+			in.hold = make([]byte, 0, len(raw)+n)
+			in.hold = append(append(in.hold, raw...), rest...)
+			return nil, nil
+		}
+		if split {
+			in.hold = append(make([]byte, 0, len(raw)+n), raw...)
+			raw, in.hold = in.hold, nil
+		}
+		return rest[n:], r.control(from, raw, rest[:n], now, out)
+	}
+	if err := in.admit(h, r.opt); err != nil {
+		return nil, err
+	}
+	in.left = h.Length
+	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
+	if !in.drop {
+		in.Frames[opIndex(h.OpCode)]++
+		if split {
+			out.addCopy(raw)
+		} else {
+			out.add(raw)
+		}
+	}
+	if in.left == 0 {
+		r.frameEnd(from, now, out)
+	}
+	return rest, nil
+}
+
+// admit applies the limits to the header of a data frame.
+func (in *input) admit(h ws.Header, opt *Options) error {
+	if h.OpCode != ws.OpContinuation {
+		in.size, in.text = 0, h.OpCode == ws.OpText
+	}
+	if opt.MaxFrameBytes > 0 && h.Length > opt.MaxFrameBytes {
+		return ErrFrameTooBig
+	}
+	if opt.MaxMessageBytes > 0 && h.Length > opt.MaxMessageBytes-in.size {
+		return ErrMessageTooBig
+	}
+	in.size += min(h.Length, 1<<62-in.size)
+	return nil
+}
+
+// payload passes on what p holds of the present data frame and returns the rest of p.
+func (r *Relay) payload(from Side, p []byte, now time.Duration, out *Buffers) []byte {
+	in := &r.in[from]
+	n := len(p)
+	if int64(n) > in.left {
+		n = int(in.left)
+	}
+	if !in.drop {
+		in.Bytes += uint64(n)
+		out.add(p[:n])
+	}
+	in.left -= int64(n)
+	if in.left == 0 {
+		r.frameEnd(from, now, out)
+	}
+	return p[n:]
+}
+
+// frameEnd is the moment between a data frame from a side and whatever comes next.
+func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
+	in := &r.in[from]
+	if !in.dec.Fragmented() && !in.drop {
+		if in.text {
+			in.Messages[0]++
+		} else {
+			in.Messages[1]++
+		}
+	}
+	r.release(peer(from), now, out)
+}
+
+// collect takes what p holds of a control frame that was cut.
+func (in *input) collect(p []byte) (rest []byte, whole bool) {
+	n := min(len(p), cap(in.hold)-len(in.hold))
+	in.hold = append(in.hold, p[:n]...)
+	return p[n:], len(in.hold) == cap(in.hold)
+}
+
+// control takes a whole control frame.
+func (r *Relay) control(from Side, raw, payload []byte, now time.Duration, out *Buffers) error {
+	in := &r.in[from]
+	if in.head.OpCode == ws.OpClose {
+		return r.closeFrame(from, raw, payload, now, out)
+	}
+	if to := &r.out[peer(from)]; to.closeSent || to.shut {
+		return nil
+	}
+	in.Frames[opIndex(in.head.OpCode)]++
+	out.add(raw)
+	out.add(payload)
+	return nil
+}
+
+// closeFrame takes a Close frame: the first Close goes on to the peer as it came, and so
+// does the answer to one that the peer sent.
+func (r *Relay) closeFrame(from Side, raw, payload []byte, now time.Duration, out *Buffers) error {
+	in, to := &r.in[from], peer(from)
+	var body [frame.MaxControlBytes]byte
+	n := copy(body[:], payload)
+	if in.head.Masked {
+		ws.Cipher(body[:n], in.head.Mask, 0)
+	}
+	code, reason, err := frame.ParseClose(body[:n])
+	if err != nil {
+		return err
+	}
+	in.closed, in.code = true, code
+	in.Frames[opIndex(ws.OpClose)]++
+	if !r.Closing() {
+		r.end = Verdict{Cause: ClientClosed, Code: code, Reason: reason}
+		if from == Backend {
+			r.end.Cause = BackendClosed
+		}
+	}
+	o := &r.out[to]
+	if !o.closeSent && !o.shut {
+		if r.out[from].ours {
+			// It answers our Close; its peer gets ours too, not an echo of it.
+			r.release(to, now, out)
+		} else {
+			o.closeSent, o.pending = true, pending{}
+			out.add(raw)
+			out.add(payload)
+		}
+	}
+	r.settle(now)
+	return nil
+}

@@ -1,0 +1,156 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/tidegate/tidegate/proxy/frame"
+)
+
+// Side names an end of a session.
+type Side uint8
+
+const (
+	// Client is the side that connected to the edge.
+	Client Side = iota
+	// Backend is the side that the edge connected to.
+	Backend
+	// Next is the backend that a session is moving to.
+	Next
+
+	numSides
+)
+
+// String returns the name of the side in lower case.
+func (s Side) String() string {
+	return [...]string{"client", "backend", "next"}[s]
+}
+
+// Options are what a route sets for its sessions. They are shared by relays and never
+// changed.
+type Options struct {
+	// MaxFrameBytes and MaxMessageBytes bound the payload of a frame and of a message;
+	// 0 is no limit. The declared length is enough to refuse.
+	MaxFrameBytes, MaxMessageBytes int64
+	// CloseTimeout is how long a side may take to answer a Close and to end its stream; 0
+	// is no limit.
+	CloseTimeout time.Duration
+}
+
+// Relay is one session. Use [New].
+type Relay struct {
+	opt *Options
+	in  [numSides]input
+	out [numSides]output
+	end Verdict
+}
+
+// input is what has come from a side.
+type input struct {
+	dec  frame.Decoder
+	left int64  // payload of the present data frame that has not come
+	drop bool   // the present data frame goes nowhere
+	text bool   // the present message is text
+	size int64  // of the present message so far
+	hold []byte // a control frame that was cut, as far as it came
+	head ws.Header
+	Counters
+
+	closed bool // a Close came: nothing counts any more
+	broken bool // the stream lost its place: nothing can be read any more
+	ended  bool // end of stream
+	code   ws.StatusCode
+}
+
+// output is what goes to a side.
+type output struct {
+	closeSent bool // a Close went to it, ours or its peer's
+	ours      bool // and it was ours
+	shut      bool // nothing more goes to it
+	pending   pending
+	deadline  time.Duration // 0: none
+}
+
+// pending is a Close of ours that waits for its moment.
+type pending struct {
+	when   moment
+	code   ws.StatusCode
+	reason string
+}
+
+type moment uint8
+
+const (
+	never          moment = iota
+	betweenFrames         // as soon as no frame is under way
+	betweenMessage        // as soon as no message is under way
+	afterPeer             // once the peer has sent its Close or ended
+)
+
+// New starts a session with a client and one backend. opt must outlive the relay.
+func New(opt *Options) *Relay {
+	r := &Relay{opt: opt}
+	r.in[Client].dec.Masked = true
+	return r
+}
+
+func peer(s Side) Side {
+	if s == Client {
+		return Backend
+	}
+	return Client
+}
+
+// Counters count what one side sent. Frames that were dropped because the other side
+// had its Close already are not counted.
+type Counters struct {
+	// Frames by opcode: text, binary, continuation, close, ping, pong.
+	Frames [NumOpCodes]uint64
+	// Messages that were completed: text, binary.
+	Messages [2]uint64
+	// Bytes of payload in data frames.
+	Bytes uint64
+}
+
+// NumOpCodes is the number of opcodes of RFC 6455; see [OpCodeNames].
+const NumOpCodes = 6
+
+// OpCodeNames are the names of the indexes of Counters.Frames; the first two are those
+// of Counters.Messages too.
+var OpCodeNames = [NumOpCodes]string{"text", "binary", "continuation", "close", "ping", "pong"}
+
+func opIndex(op ws.OpCode) int {
+	switch op {
+	case ws.OpText:
+		return 0
+	case ws.OpBinary:
+		return 1
+	case ws.OpContinuation:
+		return 2
+	case ws.OpClose:
+		return 3
+	case ws.OpPing:
+		return 4
+	}
+	return 5
+}
+
+// Counters returns what has come from a side so far. The pointer stays valid; what it
+// points to changes with each Feed.
+func (r *Relay) Counters(from Side) *Counters { return &r.in[from].Counters }
+
+// Shut reports whether nothing more will go to a side: once what was handed out is
+// written, the engine ends that direction of the connection (shutdown, and close_notify
+// under TLS) and goes on reading the other one. After a complete closing handshake the
+// backend, being the server, is left to end its connection first (RFC 6455 §7.1.1).
+func (r *Relay) Shut(to Side) bool { return r.out[to].shut }
+
+// Closing reports whether the session has begun to end.
+func (r *Relay) Closing() bool { return r.end.Cause != 0 }
+
+// Done reports whether both sides have ended.
+func (r *Relay) Done() bool { return r.in[Client].ended && r.in[Backend].ended }
+
+// Verdict returns how the session ended. It is settled once Closing reports true.
+func (r *Relay) Verdict() Verdict { return r.end }

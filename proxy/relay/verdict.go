@@ -1,0 +1,86 @@
+package relay
+
+import (
+	"errors"
+
+	"github.com/gobwas/ws"
+
+	"github.com/tidegate/tidegate/proxy/frame"
+)
+
+// Verdict says how and through whom a session ended.
+type Verdict struct {
+	// Cause is why; 0 while the session is open.
+	Cause Cause
+	// Code is what the client was told or told us: 1005 a Close without a code, 1006 no
+	// Close at all.
+	Code ws.StatusCode
+	// Reason is the text that went with the code. It may be a peer's: untrusted.
+	Reason string
+	// Err is the *frame.Error of a peer that broke a rule.
+	Err *frame.Error
+}
+
+// Cause is why a session ended.
+type Cause uint8
+
+const (
+	// ClientClosed and BackendClosed: that side sent the first Close.
+	ClientClosed Cause = iota + 1
+	BackendClosed
+	// ClientGone and BackendGone: that side ended its stream without a Close.
+	ClientGone
+	BackendGone
+	// ClientViolation and BackendViolation: that side broke the protocol or a limit.
+	ClientViolation
+	BackendViolation
+	// EdgeClosed: the edge ended the session, by Close.
+	EdgeClosed
+)
+
+// String returns the cause as it stands in logs.
+func (c Cause) String() string {
+	return [...]string{"open", "client_closed", "backend_closed", "client_gone", "backend_gone",
+		"client_violation", "backend_violation", "edge_closed"}[c]
+}
+
+// Initiator returns who began the end: client, backend or edge. A session that the edge
+// closes because of what a peer did is the edge's.
+func (c Cause) Initiator() string {
+	switch c {
+	case ClientClosed, ClientGone:
+		return "client"
+	case BackendClosed, BackendGone:
+		return "backend"
+	}
+	return "edge"
+}
+
+// Limits that a peer exceeded.
+var (
+	ErrFrameTooBig   = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Text: "frame too big"}
+	ErrMessageTooBig = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Text: "message too big"}
+)
+
+// Codes that the edge chooses itself. gobwas/ws has no names for 1012.
+const (
+	// StatusServiceRestart tells a client that its backend went away: come back
+	// (IANA registry of RFC 6455 §11.7).
+	StatusServiceRestart ws.StatusCode = 1012
+)
+
+// Ending is how the edge ends a session of its own accord.
+type Ending struct {
+	// Client and Backend are the codes for the two sides.
+	Client, Backend ws.StatusCode
+	// Reason goes with both, at most 123 bytes of UTF-8.
+	Reason string
+}
+
+func asViolation(err error) *frame.Error {
+	var v *frame.Error
+	if errors.As(err, &v) {
+		return v
+	}
+	return &frame.Error{Code: ws.StatusProtocolError, Section: "RFC 6455", Text: err.Error()}
+}
