@@ -1,0 +1,237 @@
+package balance
+
+import (
+	"sync/atomic"
+
+	"github.com/tidegate/tidegate/discovery"
+)
+
+// Backend is one backend as one set knows it. It is immutable. Two backends of
+// different sets are the same one if their Live is the same pointer.
+type Backend struct {
+	discovery.Instance
+	// Live is the state that outlives the set. It is never nil in a set.
+	Live *Live
+}
+
+// State says whether a backend takes new sessions, and if not, why. The zero value
+// is StateUp.
+type State uint32
+
+const (
+	// StateUp takes new sessions.
+	StateUp State = iota
+	// StateSlowStart takes new sessions, and is to get fewer of them for a while.
+	StateSlowStart
+	// StateDraining takes none; those that it has leave at a pace.
+	StateDraining
+	// StateEjected takes none: health checks took it out.
+	StateEjected
+	// StateDown takes none: discovery says that it does not work.
+	StateDown
+	// StateRemoved takes none: discovery does not know it any more.
+	StateRemoved
+
+	numStates
+)
+
+var stateNames = [numStates]string{"up", "slow_start", "draining", "ejected", "down", "removed"}
+
+// String returns the word that the API and the metrics use.
+func (s State) String() string {
+	if s < numStates {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// Eligible reports whether a backend in this state takes new sessions.
+func (s State) Eligible() bool { return s == StateUp || s == StateSlowStart }
+
+// FailureKind is what went wrong with a backend, as counted by [Live.Fail].
+type FailureKind uint8
+
+const (
+	// FailureConnect is a connection that was refused, reset or unreachable.
+	FailureConnect FailureKind = iota
+	// FailureTimeout is no connection or no answer in time.
+	FailureTimeout
+	// FailureTLS is a failed TLS handshake.
+	FailureTLS
+	// FailureHandshake is an answer that is no valid WebSocket handshake.
+	FailureHandshake
+	// FailureStatus is an answer with a 5xx status.
+	FailureStatus
+	// FailureAborted is a session that the backend ended without a Close frame.
+	FailureAborted
+
+	// NumFailureKinds is how many kinds there are; they count from 0.
+	NumFailureKinds
+)
+
+var failureNames = [NumFailureKinds]string{"connect", "timeout", "tls", "handshake", "status", "aborted"}
+
+// String returns the value of the metric's label kind.
+func (k FailureKind) String() string {
+	if k < NumFailureKinds {
+		return failureNames[k]
+	}
+	return "unknown"
+}
+
+// Live is the live state of a backend. All methods may be called from any goroutine
+// and take no lock. The zero value is a backend that is up and idle. A Live must not
+// be copied.
+//
+// [Picker.Pick] places one reservation on the backend that it returns, and the
+// caller ends it with exactly one call of Open or Release; after Open, Close follows
+// when the session ends. Ending what was not begun panics, as with a
+// sync.WaitGroup: a count that is wrong would mislead every later pick.
+type Live struct {
+	word     atomic.Uint64 // state and counts, see word
+	picks    atomic.Uint64
+	failures [NumFailureKinds]atomic.Uint64
+	// The fields fill 64 bytes. Twice that keeps neighbours apart also where the
+	// processor fetches cache lines in pairs or has lines of 128 bytes.
+	_ [64]byte
+}
+
+// Open turns a reservation into a session.
+func (l *Live) Open() {
+	for {
+		w := word(l.word.Load())
+		if w.inFlight() == 0 {
+			panic("balance: Open without a reservation")
+		}
+		if l.swap(w, w-oneInFlight+oneSession) {
+			return
+		}
+	}
+}
+
+// Release ends a reservation whose dial failed or was given up.
+func (l *Live) Release() {
+	for {
+		w := word(l.word.Load())
+		if w.inFlight() == 0 {
+			panic("balance: Release without a reservation")
+		}
+		if l.swap(w, w-oneInFlight) {
+			return
+		}
+	}
+}
+
+// Close ends a session that was opened.
+func (l *Live) Close() {
+	for {
+		w := word(l.word.Load())
+		if w.sessions() == 0 {
+			panic("balance: Close without an open session")
+		}
+		if l.swap(w, w-oneSession) {
+			return
+		}
+	}
+}
+
+// Sessions returns the number of open sessions.
+func (l *Live) Sessions() int64 { return word(l.word.Load()).sessions() }
+
+// InFlight returns the number of reservations that are neither opened nor released.
+func (l *Live) InFlight() int64 { return word(l.word.Load()).inFlight() }
+
+// Load returns sessions plus in flight, both of the same moment.
+func (l *Live) Load() int64 { return word(l.word.Load()).load() }
+
+// Picks returns how many reservations were ever placed.
+func (l *Live) Picks() uint64 { return l.picks.Load() }
+
+// State returns the present state.
+func (l *Live) State() State { return word(l.word.Load()).state() }
+
+// Transition moves the backend from one state to another and reports whether it was
+// in the former. Health uses it, so that its word never overrides a removal that
+// happened meanwhile. States that discovery decides are written by the [Registry].
+func (l *Live) Transition(from, to State) bool {
+	for {
+		w := word(l.word.Load())
+		if w.state() != from {
+			return false
+		}
+		if l.swap(w, w.withState(to)) {
+			return true
+		}
+	}
+}
+
+// Fail counts one failure. It changes nothing else: what follows from failures is
+// the business of health. It panics on a kind that does not exist.
+func (l *Live) Fail(kind FailureKind) { l.failures[kind].Add(1) }
+
+// Failures returns how many failures of one kind were counted. It panics on a kind
+// that does not exist.
+func (l *Live) Failures(kind FailureKind) uint64 { return l.failures[kind].Load() }
+
+// setState writes the state whatever it was, and returns the load at that moment.
+func (l *Live) setState(to State) int64 {
+	for {
+		w := word(l.word.Load())
+		if l.swap(w, w.withState(to)) {
+			return w.load()
+		}
+	}
+}
+
+// reserve places one reservation unless the backend takes no new sessions.
+func (l *Live) reserve() bool {
+	for {
+		w := word(l.word.Load())
+		if !w.eligible() {
+			return false
+		}
+		if l.swap(w, w+oneInFlight) {
+			l.picks.Add(1)
+			return true
+		}
+	}
+}
+
+// reserveAt is reserve, but only while the load is what the caller decided on.
+func (l *Live) reserveAt(load int64) bool {
+	for {
+		w := word(l.word.Load())
+		if !w.eligible() || w.load() != load {
+			return false
+		}
+		if l.swap(w, w+oneInFlight) {
+			l.picks.Add(1)
+			return true
+		}
+	}
+}
+
+func (l *Live) swap(from, to word) bool { return l.word.CompareAndSwap(uint64(from), uint64(to)) }
+
+// word packs what must change or be read as one: from the lowest bit 28 bits of
+// reservations in flight, 28 of sessions, 8 of state.
+type word uint64
+
+const (
+	countBits  = 28
+	stateShift = 2 * countBits
+	countMask  = 1<<countBits - 1
+
+	oneInFlight word = 1
+	oneSession  word = 1 << countBits
+)
+
+func (w word) inFlight() int64 { return int64(w & countMask) }
+func (w word) sessions() int64 { return int64(w >> countBits & countMask) }
+func (w word) load() int64     { return w.inFlight() + w.sessions() }
+func (w word) state() State    { return State(w >> stateShift) }
+
+func (w word) withState(s State) word { return w&(1<<stateShift-1) | word(s)<<stateShift }
+
+// eligible also bounds the load, so that neither count can run into its neighbour.
+func (w word) eligible() bool { return w.state().Eligible() && w.load() < countMask }

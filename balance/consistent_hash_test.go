@@ -1,0 +1,377 @@
+package balance
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/tidegate/tidegate/discovery"
+)
+
+// These pairs were computed by another implementation from what ring's comment says.
+// They must never change: edges of different versions share a pool.
+var golden = []struct{ key, backend string }{
+	{"", "10.0.0.1:9001"},
+	{"a", "10.0.0.2:9001"},
+	{"user-1", "10.0.0.2:9001"},
+	{"user-2", "10.0.0.2:9001"},
+	{"user-3", "node-4"},
+	{"alice", "10.0.0.2:9001"},
+	{"bob", "node-4"},
+	{"carol", "node-4"},
+	{"203.0.113.7", "10.0.0.3:9001"},
+	{"203.0.113.8", "node-4"},
+	{"203.0.113.9", "node-4"},
+	{"2001:db8::1", "10.0.0.1:9001"},
+	{"/ws", "10.0.0.2:9001"},
+	{"/chat/room/17", "node-4"},
+	{"session=0123456789", "node-4"},
+}
+
+func goldenInstances() []discovery.Instance {
+	return []discovery.Instance{
+		instance("10.0.0.1:9001", 1), instance("10.0.0.2:9001", 2),
+		instance("10.0.0.3:9001", 1), instance("node-4", 3), instance("no-weight", 0),
+	}
+}
+
+func TestConsistentHashNeverChanges(t *testing.T) {
+	list := goldenInstances()
+	for _, factor := range []float64{0, 1, 1.25} {
+		for range 10 {
+			rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+			p := consistentHashPolicy(factor)(NewRegistry().Update(list))
+			for _, g := range golden {
+				b := pick(t, p, Request{Hash: HashString(g.key), Hashed: true})
+				b.Live.Release()
+				if b.ID != g.backend {
+					t.Errorf("factor %v: %q belongs to %s, went to %s", factor, g.key, g.backend, b.ID)
+				}
+			}
+		}
+	}
+}
+
+// owners returns where each of n keys goes.
+func owners(t testing.TB, set *Set, n int) []string {
+	t.Helper()
+	p := consistentHashPolicy(0)(set)
+	ids := make([]string, n)
+	for i := range ids {
+		b := pick(t, p, Request{Hash: HashString("key-" + strconv.Itoa(i)), Hashed: true})
+		b.Live.Release()
+		ids[i] = b.ID
+	}
+	return ids
+}
+
+const manyKeys = 20000
+
+// One change of a set of ten, and which keys may move from where to where.
+func TestConsistentHashDisruption(t *testing.T) {
+	var ten []discovery.Instance
+	for i := range 10 {
+		ten = append(ten, instance(fmt.Sprintf("node-%d", i), 2))
+	}
+	reweighted := func(weight int) []discovery.Instance {
+		list := slices.Clone(ten)
+		list[3].Weight = weight
+		return list
+	}
+	down := slices.Clone(ten)
+	down[3].Status = discovery.Down
+	renamed := slices.Clone(ten)
+	renamed[3].Addr, renamed[3].Tags = "192.0.2.1:1", []string{"v2"}
+	for _, c := range []struct {
+		name   string
+		after  []discovery.Instance
+		moves  func(from, to string) bool // which moves are called for
+		moved  float64                    // the share of keys that move, ideally
+		spread int                        // how many others take part at least
+	}{
+		{"nothing", ten, nil, 0, 0},
+		{"address and tags", renamed, nil, 0, 0},
+		{"one leaves", slices.Delete(slices.Clone(ten), 3, 4), func(from, _ string) bool { return from == "node-3" }, 0.1, 9},
+		{"one goes down", down, func(from, _ string) bool { return from == "node-3" }, 0.1, 9},
+		{"weight 0", reweighted(0), func(from, _ string) bool { return from == "node-3" }, 0.1, 9},
+		{"weight halved", reweighted(1), func(from, _ string) bool { return from == "node-3" }, 0.1 - 1./19, 9},
+		{"weight doubled", reweighted(4), func(_, to string) bool { return to == "node-3" }, 4./22 - 0.1, 9},
+		{"one joins", append(slices.Clone(ten), instance("new", 2)), func(_, to string) bool { return to == "new" }, 1. / 11, 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := owners(t, NewRegistry().Update(ten), manyKeys)
+			after := owners(t, NewRegistry().Update(c.after), manyKeys)
+			moved, others := 0, map[string]bool{}
+			for i, from := range before {
+				to := after[i]
+				if from == to {
+					continue
+				}
+				moved++
+				others[from], others[to] = true, true
+				if c.moves == nil || !c.moves(from, to) {
+					t.Fatalf("key %d moved from %s to %s", i, from, to)
+				}
+			}
+			// The points of a weight of 2 give a share ± 6 %: allow five times that.
+			if share := float64(moved) / manyKeys; math.Abs(share-c.moved) > 0.3*c.moved {
+				t.Errorf("%.3f of the keys moved, want about %.3f", share, c.moved)
+			}
+			if c.spread > 0 && len(others) < c.spread+1 {
+				t.Errorf("only %d backends took part", len(others))
+			}
+		})
+	}
+}
+
+func TestConsistentHashFollowsWeights(t *testing.T) {
+	set := weighted(1, 2, 0, 4, 8, 1, 1, 1, 1, 1)
+	counts := map[string]float64{}
+	for _, id := range owners(t, set, manyKeys) {
+		counts[id]++
+	}
+	for _, b := range set.Backends() {
+		want := float64(b.Weight) / 20 * manyKeys
+		// Four times the typical error of that many points, and of that many keys.
+		tolerance := 4 * (want/math.Sqrt(pointsPerWeight*float64(b.Weight)+1e-9) + math.Sqrt(want))
+		if b.Weight == 0 {
+			tolerance = 0
+		}
+		if math.Abs(counts[b.ID]-want) > tolerance {
+			t.Errorf("weight %d has %.0f keys, want about %.0f", b.Weight, counts[b.ID], want)
+		}
+	}
+}
+
+// What has no hash is spread over all, and skips as the others do.
+func TestConsistentHashWithoutHash(t *testing.T) {
+	for _, factor := range []float64{0, 1.25} {
+		set := equalWeights(4)
+		set.Backends()[1].Live.setState(StateDown)
+		p := consistentHashPolicy(factor)(set)
+		counts := make([]int, 4)
+		for range 6000 {
+			b := pick(t, p, Request{Hash: 12345})
+			b.Live.Release()
+			counts[slices.Index(set.Backends(), b)]++
+		}
+		if counts[1] != 0 || slices.Min([]int{counts[0], counts[2], counts[3]}) < 1000 {
+			t.Errorf("factor %v: %v", factor, counts)
+		}
+	}
+}
+
+// checkBound fails if one of backends has more than its bound of the set's present load.
+func checkBound(t *testing.T, set *Set, factor float64, backends ...*Backend) {
+	t.Helper()
+	var load int64
+	var weight int
+	for _, b := range set.Backends() {
+		if b.Weight > 0 && b.Live.State().Eligible() {
+			load += b.Live.Load()
+			weight += b.Weight
+		}
+	}
+	for _, b := range backends {
+		bound := int64(math.Ceil(factor * float64(load) * float64(b.Weight) / float64(weight)))
+		if b.Live.Load() > bound {
+			t.Fatalf("%s of weight %d has %d of %d, bound %d", b.ID, b.Weight, b.Live.Load(), load, bound)
+		}
+	}
+}
+
+// All sessions hash alike: no pick lifts a backend over its bound. (When one goes down
+// the bound of the others falls, perhaps below what they have: nothing moves for that.)
+func TestBoundedLoads(t *testing.T) {
+	for _, factor := range []float64{1, 1.25, 2} {
+		for _, weights := range [][]int{{1}, {1, 1, 1}, {1, 2, 3, 4, 0}, slices.Repeat([]int{100}, 20)} {
+			set := weighted(weights...)
+			p := consistentHashPolicy(factor)(set)
+			for i := range 500 {
+				if i == 250 && len(weights) > 2 {
+					set.Backends()[1].Live.setState(StateDown)
+				}
+				b := pick(t, p, Request{Hash: HashString("everyone"), Hashed: true})
+				b.Live.Open()
+				checkBound(t, set, factor, b)
+			}
+		}
+	}
+}
+
+func TestUnboundedLoads(t *testing.T) {
+	set := equalWeights(3)
+	p := consistentHashPolicy(0)(set)
+	for range 100 {
+		pick(t, p, Request{Hash: HashString("everyone"), Hashed: true}).Live.Open()
+	}
+	if got := slices.Sorted(slices.Values(loads(set))); !slices.Equal(got, []int64{0, 0, 100}) {
+		t.Errorf("loads %v", got)
+	}
+}
+
+// A key stays with its backend as long as that one is not full, and comes back to it.
+func TestBoundedLoadsKeepOwners(t *testing.T) {
+	set := equalWeights(4)
+	p := consistentHashPolicy(1.25)(set)
+	r := Request{Hash: HashString("alice"), Hashed: true}
+	owner := pick(t, p, r)
+	owner.Live.Open()
+	other := pick(t, p, r) // the bound of two sessions on four is one
+	if other == owner {
+		t.Fatal("the second session went over the bound")
+	}
+	other.Live.Release()
+	for _, b := range set.Backends() {
+		for b.Live.Load() < 10 {
+			b.Live.reserve()
+		}
+	}
+	if b := pick(t, p, r); b != owner {
+		t.Errorf("at even loads alice went to %s, not %s", b.ID, owner.ID)
+	}
+}
+
+// Those that were tried or are down do not count for the bound of the others, or
+// else all of these could be full.
+func TestBoundedLoadsWithTried(t *testing.T) {
+	set := equalWeights(3)
+	p := consistentHashPolicy(1)(set)
+	for i, n := range []int{0, 5, 5} {
+		for range n {
+			set.Backends()[i].Live.reserve()
+		}
+	}
+	for range 100 {
+		pick(t, p, Request{Hash: rand.Uint64(), Hashed: true, Tried: set.Backends()[:1]}).Live.Open()
+		if n := loads(set); n[1]-n[2] > 1 || n[2]-n[1] > 1 {
+			t.Fatalf("loads %v", n)
+		}
+	}
+}
+
+// Everyone looks full after others were quicker: the walk gives the least loaded.
+func TestWalkWithStaleBound(t *testing.T) {
+	set := weighted(1, 4, 1)
+	p := consistentHashPolicy(1.25)(set).(*consistentHash)
+	for i, n := range []int{3, 8, 4} {
+		for range n {
+			set.Backends()[i].Live.reserve()
+		}
+	}
+	e, load := p.walk(rand.Uint64(), &Request{}, bound{})
+	if e == nil || e.backend != set.Backends()[1] || load != 8 {
+		t.Errorf("%+v, %d", e, load)
+	}
+	for _, b := range set.Backends() {
+		b.Live.setState(StateDown)
+	}
+	if e, _ := p.walk(rand.Uint64(), &Request{}, bound{}); e != nil {
+		t.Errorf("%s is down", e.backend.ID)
+	}
+}
+
+func TestBoundedLoadsConcurrently(t *testing.T) {
+	for _, factor := range []float64{1, 1.25} {
+		set := weighted(1, 2, 1, 4)
+		p := consistentHashPolicy(factor)(set)
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range 500 {
+					b, err := p.Pick(Request{Hash: HashString("everyone"), Hashed: true})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					b.Live.Open()
+				}
+			})
+		}
+		all.Wait()
+		checkBound(t, set, factor, set.Backends()...)
+	}
+}
+
+func TestRingIsSorted(t *testing.T) {
+	for _, weights := range [][]int{{}, {1}, {3, 1, 0, 9}, slices.Repeat([]int{2}, 300)} {
+		entrants := entrantsOf(weighted(weights...))
+		r := newRing(entrants)
+		if !slices.IsSortedFunc(r.points, func(a, b point) int {
+			return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.owner, b.owner))
+		}) {
+			t.Errorf("%v: not sorted", weights)
+		}
+		counts := make([]int, len(entrants))
+		for _, p := range r.points {
+			counts[p.owner]++
+		}
+		for i, n := range counts {
+			if n != pointsPerWeight*int(entrants[i].share) {
+				t.Errorf("%v: %d points for a weight of %d", weights, n, entrants[i].share)
+			}
+		}
+	}
+}
+
+func TestRingLookup(t *testing.T) {
+	r := newRing(entrantsOf(weighted(1, 5, 2)))
+	hashes := []uint64{0, 1, math.MaxUint64, math.MaxUint64 - 1}
+	for _, p := range r.points {
+		hashes = append(hashes, p.hash-1, p.hash, p.hash+1)
+	}
+	for _, hash := range hashes {
+		want := slices.IndexFunc(r.points, func(p point) bool { return p.hash >= hash })
+		if got := r.after(hash); got != max(want, 0) {
+			t.Fatalf("after %#x comes %d, want %d", hash, got, max(want, 0))
+		}
+	}
+}
+
+// Two points in one place: the order does not depend on who else is there.
+func TestRingPointsInOnePlace(t *testing.T) {
+	r := sortPoints([]point{{7 << 60, 2}, {1 << 60, 1}, {7 << 60, 0}, {7 << 60, 1}})
+	want := []point{{1 << 60, 1}, {7 << 60, 0}, {7 << 60, 1}, {7 << 60, 2}}
+	if diff := gocmp.Diff(want, r.points, gocmp.AllowUnexported(point{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := r.after(7 << 60); got != 1 {
+		t.Errorf("after the place comes %d", got)
+	}
+}
+
+func TestPointCounts(t *testing.T) {
+	full := maxPoints / pointsPerWeight
+	for _, c := range []struct {
+		name    string
+		weights []int
+		want    []uint64
+	}{
+		{"none", nil, []uint64{}},
+		{"few", []int{1, 3}, []uint64{128, 384}},
+		{"as many as may be", []int{full - 1, 1}, []uint64{maxPoints - 128, 128}},
+		{"one more", []int{full, 1}, []uint64{maxPoints / 2, 64}},
+		{"at least one each", []int{1 << 30, 1}, []uint64{maxPoints / 2, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			counts, total := pointCounts(entrantsOf(weighted(c.weights...)))
+			if diff := gocmp.Diff(c.want, counts); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			var sum uint64
+			for _, n := range counts {
+				sum += n
+			}
+			if total != sum || total > maxPoints {
+				t.Errorf("%d points, the sum is %d", total, sum)
+			}
+		})
+	}
+}
