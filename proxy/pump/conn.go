@@ -1,0 +1,89 @@
+package pump
+
+import (
+	cryptotls "crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"time"
+)
+
+// Conn is one leg of a session.
+type Conn interface {
+	// Read and Write are those of net.Conn. One goroutine reads, one writes.
+	Read(p []byte) (int, error)
+	Write(p []byte) (int, error)
+	// CloseWrite ends our direction in order, behind what was written.
+	CloseWrite() error
+	// Abort closes the connection as it stands. It does not block, and a Read or Write
+	// that waits returns.
+	Abort() error
+	SetReadDeadline(t time.Time) error
+}
+
+// Stream is a TCP or Unix connection whose writes fail when they make no progress for
+// a time, however long the whole of a write takes. It goes under a TLS connection, too.
+type Stream struct {
+	net.Conn
+	timeout time.Duration
+}
+
+// NewStream wraps conn. Until [Stream.SetProgressTimeout] it behaves as conn does.
+func NewStream(conn net.Conn) *Stream { return &Stream{Conn: conn} }
+
+// SetProgressTimeout bounds how long a write may wait without a byte taken; 0 is for
+// ever. It replaces any write deadline and must not be called during a Write.
+func (s *Stream) SetProgressTimeout(d time.Duration) {
+	s.timeout = d
+	s.Conn.SetWriteDeadline(time.Time{})
+}
+
+// Write writes all of p. It fails with os.ErrDeadlineExceeded when no byte is taken for
+// the progress timeout.
+func (s *Stream) Write(p []byte) (written int, err error) {
+	if s.timeout == 0 {
+		return s.Conn.Write(p)
+	}
+	for {
+		s.Conn.SetWriteDeadline(time.Now().Add(s.timeout))
+		n, err := s.Conn.Write(p[written:])
+		written += n
+		if err == nil || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+	}
+}
+
+// CloseWrite sends FIN behind what was written.
+func (s *Stream) CloseWrite() error {
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return s.Conn.Close()
+}
+
+// Abort closes the connection.
+func (s *Stream) Abort() error { return s.Conn.Close() }
+
+// TLSStream is a TLS connection over a [Stream].
+type TLSStream struct {
+	*cryptotls.Conn
+	under *Stream
+}
+
+// NewTLSStream pairs a TLS connection whose handshake is complete with the stream that
+// it was made over.
+func NewTLSStream(conn *cryptotls.Conn, under *Stream) *TLSStream {
+	return &TLSStream{Conn: conn, under: under}
+}
+
+// SetProgressTimeout is that of the stream below.
+func (t *TLSStream) SetProgressTimeout(d time.Duration) { t.under.SetProgressTimeout(d) }
+
+// CloseWrite sends close_notify and FIN (RFC 8446 §6.1).
+func (t *TLSStream) CloseWrite() error {
+	return errors.Join(t.Conn.CloseWrite(), t.under.CloseWrite())
+}
+
+// Abort closes the connection below, without close_notify: that could block.
+func (t *TLSStream) Abort() error { return t.under.Abort() }

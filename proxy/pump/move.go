@@ -1,0 +1,208 @@
+package pump
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+const (
+	// minBufferBytes is what a reader holds while it waits.
+	minBufferBytes = 1 << 10
+	// maxBufferBytes is what a reader that is kept busy gets unless Config says less:
+	// more saves no system calls worth the memory.
+	maxBufferBytes = 32 << 10
+)
+
+var large = sync.Pool{New: func() any { b := make([]byte, maxBufferBytes); return &b }}
+
+// reader reads with a small buffer while little comes, and borrows a large one while
+// reads fill it.
+type reader struct {
+	small []byte
+	big   *[]byte
+	limit int
+}
+
+func newReader(limit int) *reader {
+	if limit <= 0 || limit > maxBufferBytes {
+		limit = maxBufferBytes
+	}
+	return &reader{small: make([]byte, minBufferBytes), limit: max(limit, minBufferBytes)}
+}
+
+func (r *reader) buf() []byte {
+	if r.big != nil {
+		return (*r.big)[:r.limit]
+	}
+	return r.small
+}
+
+// took adapts to a read of n bytes that has been dealt with.
+func (r *reader) took(n int) {
+	switch {
+	case r.big == nil && n == len(r.small) && r.limit > len(r.small):
+		r.big = large.Get().(*[]byte)
+	case r.big != nil && n <= len(r.small):
+		r.release()
+	}
+}
+
+func (r *reader) release() {
+	if r.big != nil {
+		large.Put(r.big)
+		r.big = nil
+	}
+}
+
+// read is the goroutine of one side, from its first byte to its end.
+func (s *Session) read(from relay.Side, head []byte) {
+	var out, back relay.Buffers
+	if len(head) > 0 {
+		s.feed(from, head, &out, &back)
+	}
+	conn := s.legs[from].conn
+	r := newReader(s.cfg.BufferBytes)
+	defer r.release()
+	for {
+		p := r.buf()
+		n, err := conn.Read(p)
+		if n > 0 {
+			s.feed(from, p[:n], &out, &back)
+			r.took(n)
+		}
+		if err != nil {
+			s.ended(from, err, &out, &back)
+			return
+		}
+	}
+}
+
+// feed gives bytes to the relay and sees what comes of them written.
+func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
+	s.mu.Lock()
+	s.cfg.Relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
+	if s.cfg.Count != nil {
+		s.cfg.Count(from, s.cfg.Relay.Counters(from))
+	}
+	s.inject(from, back)
+	s.changed()
+	s.send(other(from), out)
+	s.mu.Unlock()
+	out.Reset()
+	back.Reset()
+}
+
+// ended reports a side's end to the relay and ends its goroutine.
+func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
+	s.mu.Lock()
+	if l := &s.legs[from]; l.err == nil && !errors.Is(err, io.EOF) {
+		l.err = err
+	}
+	s.cfg.Relay.End(from, s.now(), out, back)
+	s.changed()
+	s.send(other(from), out)
+	s.send(from, back)
+	s.leave()
+}
+
+// send writes b to a side, as its writer, or behind its present writer; in that case it
+// waits until that one is through. The mutex is held; it is released over I/O.
+func (s *Session) send(to relay.Side, b *relay.Buffers) {
+	l := &s.legs[to]
+	if l.busy {
+		for _, seg := range b.Segments() {
+			l.queue = append(l.queue, seg...)
+		}
+		for l.busy {
+			s.moved.Wait()
+		}
+		return
+	}
+	s.write(to, b.Segments())
+}
+
+// inject queues bytes of the edge's own for a side without waiting for them. It also
+// gives the side a writer if all that is left to do is to end our direction. The mutex
+// is held.
+func (s *Session) inject(to relay.Side, b *relay.Buffers) {
+	l := &s.legs[to]
+	for _, seg := range b.Segments() {
+		l.queue = append(l.queue, seg...)
+	}
+	if l.busy || len(l.queue) == 0 && (l.shut || !s.cfg.Relay.Shut(to)) {
+		return
+	}
+	l.busy = true
+	s.running++
+	go func() {
+		s.mu.Lock()
+		s.write(to, nil)
+		s.leave()
+	}()
+}
+
+// write is the writer of a side: segs, then the queue until it is empty, then the end of
+// our direction if the relay has nothing more to say. The mutex is held; it is released
+// over I/O.
+func (s *Session) write(to relay.Side, segs [][]byte) {
+	l := &s.legs[to]
+	l.busy = true
+	for !l.failed && !l.shut {
+		if len(segs) == 0 && len(l.queue) > 0 {
+			segs = [][]byte{l.queue}
+			l.queue = nil
+		}
+		end := len(segs) == 0 && s.cfg.Relay.Shut(to)
+		if len(segs) == 0 && !end {
+			break
+		}
+		l.shut = end
+		s.mu.Unlock()
+		err := writeOut(l.conn, segs, end)
+		s.mu.Lock()
+		segs = nil
+		if err != nil {
+			s.writeFailed(to, err)
+		} else if s.cfg.Relay.Closing() {
+			s.cfg.Relay.Progress(to, s.now())
+			s.changed()
+		}
+	}
+	if l.failed {
+		l.queue = nil
+	}
+	l.busy = false
+	s.moved.Broadcast()
+}
+
+func writeOut(conn Conn, segs [][]byte, end bool) error {
+	if end {
+		return conn.CloseWrite()
+	}
+	for _, seg := range segs {
+		if _, err := conn.Write(seg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFailed notes that a side takes nothing more. Its reader goes on for its last
+// words, but not for ever; a side that made no progress is given up.
+func (s *Session) writeFailed(to relay.Side, err error) {
+	l := &s.legs[to]
+	l.failed = true
+	if l.err == nil {
+		l.err = err
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		l.conn.Abort()
+	} else if s.cfg.CloseTimeout > 0 {
+		l.conn.SetReadDeadline(time.Now().Add(s.cfg.CloseTimeout))
+	}
+}
