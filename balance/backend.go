@@ -173,12 +173,12 @@ func (l *Live) Fail(kind FailureKind) { l.failures[kind].Add(1) }
 // that does not exist.
 func (l *Live) Failures(kind FailureKind) uint64 { return l.failures[kind].Load() }
 
-// setState writes the state whatever it was, and returns the load at that moment.
-func (l *Live) setState(to State) int64 {
+// setState writes the state whatever it was.
+func (l *Live) setState(to State) {
 	for {
 		w := word(l.word.Load())
 		if l.swap(w, w.withState(to)) {
-			return w.load()
+			return
 		}
 	}
 }

@@ -168,22 +168,21 @@ func TestConsistentHashWithoutHash(t *testing.T) {
 	}
 }
 
-// checkBound fails if one of backends has more than its bound of the set's present load.
-func checkBound(t *testing.T, set *Set, factor float64, backends ...*Backend) {
+// checkBound fails if b has more than its bound of the set's present load. While loads
+// only grow it may be called at any time: what b has is read first.
+func checkBound(t *testing.T, set *Set, factor float64, b *Backend) {
 	t.Helper()
+	has := b.Live.Load()
 	var load int64
 	var weight int
-	for _, b := range set.Backends() {
-		if b.Weight > 0 && b.Live.State().Eligible() {
-			load += b.Live.Load()
-			weight += b.Weight
+	for _, other := range set.Backends() {
+		if other.Weight > 0 && other.Live.State().Eligible() {
+			load += other.Live.Load()
+			weight += other.Weight
 		}
 	}
-	for _, b := range backends {
-		bound := int64(math.Ceil(factor * float64(load) * float64(b.Weight) / float64(weight)))
-		if b.Live.Load() > bound {
-			t.Fatalf("%s of weight %d has %d of %d, bound %d", b.ID, b.Weight, b.Live.Load(), load, bound)
-		}
+	if bound := int64(math.Ceil(factor * float64(load) * float64(b.Weight) / float64(weight))); has > bound {
+		t.Errorf("%s of weight %d has %d of %d, bound %d", b.ID, b.Weight, has, load, bound)
 	}
 }
 
@@ -239,6 +238,31 @@ func TestBoundedLoadsKeepOwners(t *testing.T) {
 	}
 }
 
+// The bound counts the session that is coming: at 40 of four a factor of 1 lets one
+// backend have 11.
+func TestBoundedLoadsCountTheNewSession(t *testing.T) {
+	set := equalWeights(4)
+	p := consistentHashPolicy(1)(set)
+	r := Request{Hash: HashString("alice"), Hashed: true}
+	owner := pick(t, p, r)
+	others := []int64{9, 10, 11}
+	for _, b := range set.Backends() {
+		want := int64(10)
+		if b != owner {
+			want, others = others[0], others[1:]
+		}
+		for b.Live.Load() < want {
+			b.Live.reserve()
+		}
+	}
+	if b := pick(t, p, r); b != owner {
+		t.Errorf("the session went to %s, not %s", b.ID, owner.ID)
+	}
+	if b := pick(t, p, r); b == owner {
+		t.Errorf("%s has %d of 42", b.ID, b.Live.Load())
+	}
+}
+
 // Those that were tried or are down do not count for the bound of the others, or
 // else all of these could be full.
 func TestBoundedLoadsWithTried(t *testing.T) {
@@ -291,12 +315,15 @@ func TestBoundedLoadsConcurrently(t *testing.T) {
 						t.Error(err)
 						return
 					}
+					checkBound(t, set, factor, b)
 					b.Live.Open()
 				}
 			})
 		}
 		all.Wait()
-		checkBound(t, set, factor, set.Backends()...)
+		for _, b := range set.Backends() {
+			checkBound(t, set, factor, b)
+		}
 	}
 }
 

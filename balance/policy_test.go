@@ -198,6 +198,18 @@ func TestTriedAreNotPickedAgain(t *testing.T) {
 	})
 }
 
+// One that comes up after the pick has looked does not make a first attempt "tried".
+func TestRefusalOfAFirstAttempt(t *testing.T) {
+	set := equalWeights(2)
+	entrants := entrantsOf(set)
+	if err := refusal(entrants, &Request{}); err != ErrNoBackend {
+		t.Errorf("nothing tried: %v", err)
+	}
+	if err := refusal(entrants, &Request{Tried: set.Backends()}); err != ErrAllTried {
+		t.Errorf("all tried: %v", err)
+	}
+}
+
 func totalLoad(set *Set) (total int64) {
 	for _, b := range set.Backends() {
 		total += b.Live.Load()

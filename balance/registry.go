@@ -56,10 +56,8 @@ func (r *Registry) Update(instances []discovery.Instance) *Set {
 		present[b.ID] = b
 	}
 	for id, b := range r.present {
-		if present[id] != nil {
-			continue
-		}
-		if load := b.Live.setState(StateRemoved); load > 0 {
+		if present[id] == nil {
+			b.Live.setState(StateRemoved)
 			r.left[id] = b
 		}
 	}

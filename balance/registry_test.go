@@ -61,7 +61,7 @@ func TestLiveSurvives(t *testing.T) {
 	maintained.Status = discovery.Maintenance
 	for name, updates := range map[string][][]discovery.Instance{
 		"the same again":     {instances("a")},
-		"a neighbour":        {instances("a", "b"), instances("a")},
+		"a neighbour":        {instances("a", "b"), instances("a", "c")},
 		"weight":             {{instance("a", 7)}},
 		"weight 0":           {{instance("a", 0)}, {instance("a", 1)}},
 		"address and tags":   {{moved}},
@@ -81,6 +81,9 @@ func TestLiveSurvives(t *testing.T) {
 			}
 			if b := find(t, set.Backends(), "a"); b.Live != live {
 				t.Error("another Live")
+			}
+			if diff := cmp.Diff(idsOf(set.Backends()), idsOf(r.Backends())); diff != "" {
+				t.Errorf("listed (-set +listed):\n%s", diff)
 			}
 			if live.Sessions() != 1 || live.InFlight() != 1 || live.Picks() != 2 || live.State() != StateUp {
 				t.Errorf("%d sessions, %d in flight, %d picks, %v", live.Sessions(), live.InFlight(), live.Picks(), live.State())
