@@ -116,6 +116,7 @@ type APIError struct {
 	Status      int // of HTTP
 	Message     string
 	Diagnostics []Diagnostic // of a configuration that was rejected
+	Body        []byte       // the JSON as it came
 }
 
 func (e *APIError) Error() string { return e.Message }
@@ -165,7 +166,7 @@ func (c *Client) refusal(status int, body []byte) error {
 	if err := json.Unmarshal(body, &answer); err != nil || answer.Error == "" {
 		return fmt.Errorf("what answers at %s is not the admin API of an edge: HTTP status %d", c.address, status)
 	}
-	return &APIError{Status: status, Message: answer.Error, Diagnostics: answer.Diagnostics}
+	return &APIError{Status: status, Message: answer.Error, Diagnostics: answer.Diagnostics, Body: body}
 }
 
 // withoutURL takes off what net/http puts around an error: the caller names the

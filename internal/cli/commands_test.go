@@ -1,0 +1,329 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/spf13/cobra"
+
+	"github.com/tidegate/tidegate/internal/admin"
+)
+
+// TestTables compares what each command prints to text that somebody has looked at.
+func TestTables(t *testing.T) {
+	healthy := serve(t, admin.Options{Edge: newFakeEdge()})
+	empty := serve(t, admin.Options{Edge: &fakeEdge{status: admin.Status{Started: began}}})
+	troubled := newFakeEdge()
+	troubled.status.Ready, troubled.status.ShuttingDown = false, true
+	troubled.status.Config.LastReloadOK = false
+	troubled.status.Config.LastReloadError = "2 problems, " + hostile
+	leaving := serve(t, admin.Options{Edge: troubled})
+	for _, tt := range []struct {
+		golden, admin string
+		args          []string
+	}{
+		{"status.txt", healthy, []string{"status"}},
+		{"status-empty.txt", empty, []string{"status"}},
+		{"status-leaving.txt", leaving, []string{"status"}},
+		{"pools.txt", healthy, []string{"pools"}},
+		{"pools-empty.txt", empty, []string{"pools"}},
+		{"sessions.txt", healthy, []string{"sessions"}},
+		{"sessions-empty.txt", empty, []string{"sessions"}},
+		{"close.txt", healthy, []string{"close", "s1"}},
+		{"close-code.txt", healthy, []string{"close", "s1", "--code", "4001", "--reason", "bye"}},
+		{"reload.txt", healthy, []string{"reload"}},
+	} {
+		t.Run(tt.golden, func(t *testing.T) {
+			got := run(append(tt.args, "--admin", tt.admin)...)
+			if got.code != ExitDone || got.stderr != "" {
+				t.Errorf("exit code %d: %s", got.code, got.stderr)
+			}
+			golden(t, tt.golden, got.stdout)
+		})
+	}
+}
+
+// TestJSON holds --json against what the API answers.
+func TestJSON(t *testing.T) {
+	address := serve(t, admin.Options{Edge: newFakeEdge()})
+	for _, tt := range []struct {
+		method, path string
+		args         []string
+	}{
+		{"GET", admin.StatusPath, []string{"status"}},
+		{"GET", admin.PoolsPath, []string{"pools"}},
+		{"GET", admin.SessionsPath(admin.SessionQuery{}), []string{"sessions"}},
+		{"DELETE", admin.ClosePath("s1", 3000, "x"), []string{"close", "s1", "--code=3000", "--reason=x"}},
+		{"POST", admin.ReloadPath, []string{"reload"}},
+	} {
+		client, err := admin.NewClient(address, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := client.Call(t.Context(), tt.method, tt.path, nil)
+		client.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := run(append(tt.args, "--json", "--admin", address)...)
+		if got.code != ExitDone || got.stdout != string(want) || got.stderr != "" {
+			t.Errorf("%v: exit code %d, %s\n%s\nwant\n%s", tt.args, got.code, got.stderr, got.stdout, want)
+		}
+	}
+}
+
+func TestUnixSocketAndToken(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tg") // short, for the socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	token, wrong := filepath.Join(dir, "token"), filepath.Join(dir, "wrong")
+	for file, text := range map[string]string{token: "secret\n", wrong: "guess\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	address := serve(t, admin.Options{Edge: newFakeEdge(), Address: "unix:" + dir + "/a.sock", TokenFile: token})
+	for _, tt := range []struct {
+		args   []string
+		code   int
+		stderr string
+	}{
+		{[]string{"--token-file", token}, ExitDone, ""},
+		{nil, ExitFailed, "tidegate: the edge at " + address + " wants a token: name its file with --token-file\n"},
+		{[]string{"--token-file", wrong}, ExitFailed, "tidegate: the edge at " + address + " refuses the token in " + wrong + "\n"},
+		{[]string{"--token-file", dir + "/no"}, ExitFailed, "tidegate: reading the token: stat " + dir + "/no: no such file or directory\n"},
+	} {
+		got := run(append([]string{"status", "--admin", address}, tt.args...)...)
+		if got.code != tt.code || got.stderr != tt.stderr {
+			t.Errorf("%v: exit code %d, stderr %q, want %d, %q", tt.args, got.code, got.stderr, tt.code, tt.stderr)
+		}
+	}
+}
+
+// The environment selects the edge, and the flag overrides it.
+func TestAdminEnvironment(t *testing.T) {
+	address := serve(t, admin.Options{Edge: newFakeEdge()})
+	nobody := unused(t)
+	t.Setenv(adminEnv, address)
+	if got := run("reload"); got.code != ExitDone {
+		t.Errorf("by the environment: %+v", got)
+	}
+	if got := run("reload", "--admin", nobody); got.code != ExitFailed || !strings.Contains(got.stderr, nobody) {
+		t.Errorf("the flag is stronger: %+v", got)
+	}
+	t.Setenv(adminEnv, nobody)
+	if got := run("reload", "--admin", address); got.code != ExitDone {
+		t.Errorf("the flag is stronger: %+v", got)
+	}
+	t.Setenv(adminEnv, "")
+	var c connection
+	cmd := &cobra.Command{Use: "some"}
+	c.addFlags(cmd)
+	if client, err := c.client(cmd); err != nil || c.address != defaultAdmin {
+		t.Errorf("an empty variable selects %q, %v", c.address, err)
+	} else {
+		client.Close()
+	}
+}
+
+// unused is an address at which nobody listens.
+func unused(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestNoEdge(t *testing.T) {
+	for _, address := range []string{unused(t), "unix:" + filepath.Join(t.TempDir(), "a.sock")} {
+		for _, args := range [][]string{{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"reload"}, {"status", "--json"}} {
+			got := run(append(args, "--admin", address)...)
+			want := "tidegate: no edge answers at " + address + " (is it running? --admin or TIDEGATE_ADMIN selects another)\n"
+			if got.code != ExitFailed || got.stderr != want || got.stdout != "" {
+				t.Errorf("%v: %+v", args, got)
+			}
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	address := serve(t, admin.Options{Edge: newFakeEdge()})
+	for _, tt := range []struct {
+		args   []string
+		stderr string
+	}{
+		{[]string{"statsu"}, `unknown command "statsu" for "tidegate" Did you mean this? status (see 'tidegate --help')`},
+		{[]string{"status", "chat"}, `unknown command "chat" for "tidegate status" (see 'tidegate status --help')`},
+		{[]string{"status", "--nope"}, "unknown flag: --nope (see 'tidegate status --help')"},
+		{[]string{"status", "--admin"}, "flag needs an argument: --admin (see 'tidegate status --help')"},
+		{[]string{"status", "--admin", "9901"}, `"9901" is not an admin address: want host:port, http://host:port or unix:/path (see 'tidegate status --help')`},
+		{[]string{"close"}, "accepts 1 arg(s), received 0 (see 'tidegate close --help')"},
+		{[]string{"close", "a", "b"}, "accepts 1 arg(s), received 2 (see 'tidegate close --help')"},
+		{[]string{"close", ""}, "SESSION is empty (see 'tidegate close --help')"},
+		{[]string{"close", "s1", "--code", "1006"}, "bad close code 1006: want 1000-1003, 1007-1014 or 3000-4999 (see 'tidegate close --help')"},
+		{[]string{"close", "s1", "--code", "x"}, `invalid argument "x" for "--code" flag: strconv.ParseInt: parsing "x": invalid syntax (see 'tidegate close --help')`},
+		{[]string{"close", "s1", "--reason", strings.Repeat("x", 124)}, "bad close reason: 124 bytes, 123 fit into a Close frame (see 'tidegate close --help')"},
+		{[]string{"sessions", "--ip", "localhost"}, `--ip: "localhost" is not an IP address (see 'tidegate sessions --help')`},
+		{[]string{"sessions", "--limit", "-1"}, "--limit must not be negative (see 'tidegate sessions --help')"},
+	} {
+		args := tt.args
+		if tt.args[0] != "statsu" && !strings.Contains(strings.Join(args, " "), "--admin") {
+			args = append(args, "--admin", address)
+		}
+		got := run(args...)
+		if got.code != ExitUsage || got.stderr != "tidegate: "+tt.stderr+"\n" || got.stdout != "" {
+			t.Errorf("%q: exit code %d, stdout %q, stderr\n%swant\ntidegate: %s", tt.args, got.code, got.stdout, got.stderr, tt.stderr)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	edge := newFakeEdge()
+	address := serve(t, admin.Options{Edge: edge})
+	got := run("close", "gone\x1b[2J", "--admin", address)
+	if want := (result{ExitFailed, "", "tidegate: no such session: gone[2J\n"}); got != want {
+		t.Errorf("close: %+v", got)
+	}
+
+	edge.reload = admin.ErrShuttingDown
+	got = run("reload", "--admin", address)
+	if want := (result{ExitFailed, "", "tidegate: the edge is shutting down\n"}); got != want {
+		t.Errorf("reload: %+v", got)
+	}
+
+	edge.reload = &admin.Rejected{Diagnostics: []admin.Diagnostic{
+		{File: "a.yaml", Line: 3, Column: 9, Path: "pools[0].name", Message: "it is empty"},
+		{File: "a.yaml", Line: 12, Column: 1, Path: "routes", Message: "line one\nline two\x1b[2J"},
+	}}
+	got = run("reload", "--admin", address)
+	want := result{ExitFailed, "", "tidegate: the configuration was rejected: 2 problems\n" +
+		"a.yaml:3:9: pools[0].name: it is empty\n" +
+		"a.yaml:12:1: routes: line one line two[2J\n"}
+	if got != want {
+		t.Errorf("reload: %+v", got)
+	}
+
+	got = run("reload", "--json", "--admin", address)
+	var answer struct{ Diagnostics []admin.Diagnostic }
+	if err := json.Unmarshal([]byte(got.stdout), &answer); err != nil || len(answer.Diagnostics) != 2 {
+		t.Errorf("reload --json: %v: %s", err, got.stdout)
+	}
+	if got.code != ExitFailed || got.stderr != "tidegate: the configuration was rejected: 2 problems\n" {
+		t.Errorf("reload --json: %+v", got)
+	}
+}
+
+func TestSessionsPaging(t *testing.T) {
+	edge := newFakeEdge()
+	edge.sessions = nil
+	for i := range 1203 {
+		edge.sessions = append(edge.sessions, admin.Session{ID: fmt.Sprintf("s%04d", i)})
+	}
+	address := serve(t, admin.Options{Edge: edge})
+	for _, tt := range []struct {
+		limit, listed int
+		pages         []int // the limit of each
+	}{
+		{0, 1203, []int{500, 500, 500}},
+		{1, 1, []int{1}},
+		{500, 500, []int{500}},
+		{501, 501, []int{500, 1}},
+		{1203, 1203, []int{500, 500, 203}},
+		{5000, 1203, []int{500, 500, 500}},
+	} {
+		edge.queries = nil
+		args := []string{"sessions", "--admin", address, "--limit", fmt.Sprint(tt.limit)}
+		got := run(args...)
+		lines := strings.Split(strings.TrimSpace(got.stdout), "\n")[1:]
+		if got.code != ExitDone || len(lines) != tt.listed {
+			t.Errorf("limit %d: exit code %d, %d sessions, want %d", tt.limit, got.code, len(lines), tt.listed)
+		}
+		for i, line := range lines {
+			if !strings.HasPrefix(line, fmt.Sprintf("s%04d ", i)) {
+				t.Fatalf("limit %d: line %d is %q", tt.limit, i, line)
+			}
+		}
+		var pages []int
+		for _, q := range edge.queries {
+			pages = append(pages, q.Limit)
+		}
+		if diff := cmp.Diff(tt.pages, pages); diff != "" {
+			t.Errorf("limit %d: pages\n%s", tt.limit, diff)
+		}
+
+		// As JSON it is one document per page, and every session once.
+		listed := 0
+		for _, doc := range strings.SplitAfter(strings.TrimSpace(run(append(args, "--json")...).stdout), "\n") {
+			var page admin.SessionPage
+			if err := json.Unmarshal([]byte(doc), &page); err != nil {
+				t.Fatal(err)
+			}
+			listed += len(page.Sessions)
+		}
+		if listed != tt.listed {
+			t.Errorf("limit %d: %d sessions as JSON, want %d", tt.limit, listed, tt.listed)
+		}
+	}
+}
+
+func TestSessionsFilters(t *testing.T) {
+	edge := newFakeEdge()
+	address := serve(t, admin.Options{Edge: edge})
+	got := run("sessions", "--admin", address, "--pool", "a b", "--backend", "dc1/n/c", "--route", "r&s", "--ip", "192.0.2.1", "--limit", "9")
+	if got.code != ExitDone {
+		t.Fatalf("%+v", got)
+	}
+	want := []admin.SessionQuery{{Pool: "a b", Backend: "dc1/n/c", Route: "r&s", IP: netip.MustParseAddr("192.0.2.1"), Limit: 9}}
+	if diff := cmp.Diff(want, edge.queries, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A server that goes round in circles must not keep the command for ever.
+func TestSessionsCircle(t *testing.T) {
+	edge := newFakeEdge()
+	edge.stuck = true
+	got := run("sessions", "--admin", serve(t, admin.Options{Edge: edge}))
+	if got.code != ExitFailed || got.stderr != "tidegate: the edge answers with the same page of sessions again and again\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCloseReachesTheEdge(t *testing.T) {
+	edge := newFakeEdge()
+	address := serve(t, admin.Options{Edge: edge})
+	run("close", "a/b c", "--admin", address)
+	run("close", "s1", "--code=4000", "--reason=é & ü", "--admin", address)
+	want := []admin.Closing{{ID: "a/b c", Code: 1008}, {ID: "s1", Code: 4000, Reason: "é & ü"}}
+	if diff := cmp.Diff(want, edge.closed); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A result that cannot be written is no success.
+func TestStdoutIsGone(t *testing.T) {
+	address := serve(t, admin.Options{Edge: newFakeEdge()})
+	for _, args := range [][]string{
+		{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"reload"}, {"status", "--json"}, {"sessions", "--json"},
+	} {
+		var stderr bytes.Buffer
+		code := Run(newRoot(), append(args, "--admin", address), brokenPipe{}, &stderr)
+		if code != ExitFailed || stderr.String() != "tidegate: broken pipe\n" {
+			t.Errorf("%v: exit code %d: %s", args, code, stderr.String())
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidegate/tidegate/internal/admin"
+)
+
+func poolsCommand() *cobra.Command {
+	var c connection
+	cmd := &cobra.Command{
+		Use:   "pools",
+		Short: "List the pools of a running edge and their backends",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list admin.PoolList
+			return c.call(cmd, http.MethodGet, admin.PoolsPath, &list, func(w io.Writer) error {
+				return writePools(w, list.Pools)
+			})
+		},
+	}
+	c.addFlags(cmd)
+	return cmd
+}
+
+func writePools(w io.Writer, pools []admin.Pool) error {
+	t := newTable(w, "POOL", "POLICY", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "SESSIONS", "IN FLIGHT", "PICKS", "FAILURES")
+	for _, p := range pools {
+		for _, b := range p.Backends {
+			t.row(p.Name, p.Policy, b.ID, b.Address, number(b.Weight), b.State,
+				number(b.Sessions), number(b.InFlight), number(b.Picks), failures(b.Failures))
+		}
+		if len(p.Backends) == 0 {
+			t.row(p.Name, p.Policy, "", "", "", "", "", "", "", "")
+		}
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, p := range pools {
+		if p.Stale {
+			fmt.Fprintf(w, "\npool %s is stale: discovery cannot reach its place, this is the last set that it knew\n", oneLine(p.Name))
+		}
+	}
+	return nil
+}
+
+// failures lists counts by kind in a stable order.
+func failures(by map[string]uint64) string {
+	var list []string
+	for _, kind := range slices.Sorted(maps.Keys(by)) {
+		if n := by[kind]; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d", kind, n))
+		}
+	}
+	return strings.Join(list, ", ")
+}
