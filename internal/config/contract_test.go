@@ -1,0 +1,206 @@
+package config
+
+import (
+	cryptotls "crypto/tls"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// ignoreIdentity leaves out what differs with every text.
+var ignoreIdentity = cmp.Options{
+	cmpopts.IgnoreFields(File{}, "Name", "Digest"),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
+
+// TestDefaults holds every default of the contract.
+func TestDefaults(t *testing.T) {
+	s := newSamples(t)
+	text := `
+listeners:
+  - {name: plain, address: ":8080"}
+  - {name: edge, address: ":8443", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}}}
+routes: [{name: chat, pool: chat}]
+pools:
+  - {name: chat, backends: [{address: "10.0.0.5:9001"}], consul: {service: chat}, upstream: {tls: {}}}
+  - {name: other, backends: [{address: "a:1"}]}
+`
+	got, err := s.parse("tidegate.yaml", text, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp := TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second}
+	limits := Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, KeepAliveTimeout: 75 * time.Second}
+	balance := Balance{Policy: "least_connections", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25}
+	upstream := Upstream{
+		ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
+		Retries: 2, Host: "preserve",
+	}
+	upstreamTLS := upstream
+	upstreamTLS.TLS = &UpstreamTLS{}
+	want := &File{
+		Log:      Log{Level: "info", Format: "json"},
+		Admin:    Admin{Address: "127.0.0.1:9901"},
+		Shutdown: Shutdown{DrainWindow: 30 * time.Second, Deadline: 60 * time.Second},
+		Listeners: []Listener{
+			{Name: "plain", Address: ":8080", TCP: tcp, Limits: limits},
+			{Name: "edge", Address: ":8443", TCP: tcp, Limits: limits, TLS: &ListenerTLS{
+				Certificates: []KeyPair{{Cert: filepath.Join(s.dir, "edge.crt"), Key: filepath.Join(s.dir, "edge.key")}},
+				MinVersion:   cryptotls.VersionTLS12,
+				ClientAuth:   &ClientAuth{Mode: "require", CA: filepath.Join(s.dir, "clients.crt")},
+				ALPN:         []string{"http/1.1"},
+			}},
+		},
+		Routes: []Route{{
+			Name: "chat", Pool: "chat", Match: Match{Path: "/", Protocol: "any"},
+			WebSocket: WebSocket{
+				MaxMessageSize: 16 << 20, CloseTimeout: 5 * time.Second, Compression: "strip",
+				MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
+			},
+		}},
+		Pools: []Pool{
+			{
+				Name:     "chat",
+				Backends: []Backend{{Address: "10.0.0.5:9001", Weight: 1, ID: "10.0.0.5:9001"}},
+				Consul: &Consul{
+					Address: "http://127.0.0.1:8500", Service: "chat", PassingOnly: true, Consistency: "stale",
+					Wait: 5 * time.Minute, Debounce: 100 * time.Millisecond,
+					EmptyProtection: EmptyProtection{MaxLoss: 1, Hold: 30 * time.Second},
+				},
+				Balance: balance, Upstream: upstreamTLS,
+			},
+			{
+				Name: "other", Backends: []Backend{{Address: "a:1", Weight: 1, ID: "a:1"}},
+				Balance: balance, Upstream: upstream,
+			},
+		},
+	}
+	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+}
+
+// TestContract reads the sample of the contract, less what this version lacks. It has
+// every accepted key; TestContractHasEveryKey sees to that.
+func TestContract(t *testing.T) {
+	s := newSamples(t)
+	got, err := s.parse("tidegate.yaml", contract, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(s.dir, name) }
+	want := &File{
+		Log:      Log{Level: "info", Format: "json"},
+		Admin:    Admin{Address: "127.0.0.1:9901"},
+		Shutdown: Shutdown{DrainWindow: 30 * time.Second, Deadline: 60 * time.Second},
+		Listeners: []Listener{{
+			Name: "edge", Address: ":8443",
+			TLS: &ListenerTLS{
+				Certificates: []KeyPair{{Cert: in("edge.crt"), Key: in("edge.key")}},
+				MinVersion:   cryptotls.VersionTLS12,
+				ClientAuth:   &ClientAuth{Mode: "require", CA: in("clients.crt")},
+				TicketKeys:   &TicketKeys{Files: []string{in("k1.bin"), in("k2.bin")}},
+				ALPN:         []string{"http/1.1"},
+			},
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32")},
+			TCP:            TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second},
+			Limits:         Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, KeepAliveTimeout: 75 * time.Second},
+		}},
+		Routes: []Route{{
+			Name: "chat", Pool: "chat",
+			Match: Match{
+				Hosts: []string{"chat.example.com", "*.example.org"}, Path: "/ws",
+				Headers: map[string]string{"X-Tier": "gold"}, Protocol: "any",
+			},
+			Headers: HeaderEdits{Set: map[string]string{"X-Edge": "eu1"}, Remove: []string{"X-Secret"}},
+			Origins: []string{"https://chat.example.com"},
+			WebSocket: WebSocket{
+				MaxMessageSize: 16 << 20, CloseTimeout: 5 * time.Second, Compression: "strip",
+				MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
+			},
+		}},
+		Pools: []Pool{{
+			Name:     "chat",
+			Backends: []Backend{{Address: "10.0.0.5:9001", Weight: 1, ID: "a"}},
+			Consul: &Consul{
+				Address: "http://127.0.0.1:8500", Service: "chat", Datacenters: []string{}, Tags: []string{},
+				PassingOnly: true, Consistency: "stale", Wait: 5 * time.Minute, Debounce: 100 * time.Millisecond,
+				EmptyProtection: EmptyProtection{MaxLoss: 1, Hold: 30 * time.Second},
+			},
+			Balance: Balance{Policy: "consistent_hash", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25},
+			Upstream: Upstream{
+				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
+				Retries: 2, Host: "preserve", TLS: &UpstreamTLS{},
+			},
+		}},
+	}
+	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+}
+
+const contract = `
+log:      {level: info, format: json}
+admin:    {address: "127.0.0.1:9901", token_file: ""}
+shutdown: {drain_window: 30s, deadline: 60s}
+
+listeners:
+  - name: edge
+    address: ":8443"
+    tls:
+      certificates: [{cert: edge.crt, key: edge.key}]
+      min_version: "1.2"
+      client_auth: {mode: require, ca: clients.crt}
+      ticket_keys: {files: [k1.bin, k2.bin]}
+      alpn: [http/1.1]
+    trusted_proxies: ["10.0.0.0/8", 192.0.2.7]
+    tcp: {keepalive: 30s, user_timeout: 60s, receive_buffer: 0, send_buffer: 0}
+    limits:
+      max_sessions: 0
+      max_sessions_per_ip: 0
+      handshake_timeout: 10s
+      max_header_size: 16KiB
+      keepalive_timeout: 75s
+
+routes:
+  - name: chat
+    match: {hosts: ["chat.example.com", "*.example.org"], path: /ws, headers: {X-Tier: gold}, protocol: any}
+    pool: chat
+    headers: {set: {X-Edge: eu1}, remove: [X-Secret]}
+    origins: ["https://chat.example.com"]
+    websocket:
+      max_frame_size: 0
+      max_message_size: 16MiB
+      close_timeout: 5s
+      compression: strip
+      max_buffered: 256KiB
+      write_timeout: 60s
+
+pools:
+  - name: chat
+    backends: [{address: "10.0.0.5:9001", weight: 1, id: a}]
+    consul:
+      address: "http://127.0.0.1:8500"
+      service: chat
+      datacenters: []
+      tags: []
+      filter: ""
+      passing_only: true
+      consistency: stale
+      token_file: ""
+      tls: {ca: "", cert: "", key: ""}
+      wait: 5m
+      debounce: 100ms
+      empty_protection: {max_loss: 100%, hold: 30s}
+      snapshot_file: ""
+    balance:
+      policy: consistent_hash
+      hash_on: ip
+      load_factor: 1.25
+    upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, retries: 2, path: "", host: preserve,
+               tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
+`

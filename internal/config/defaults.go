@@ -1,0 +1,104 @@
+package config
+
+import (
+	cryptotls "crypto/tls"
+	"reflect"
+	"time"
+)
+
+// defaulter is a type of the schema that has defaults. setDefaults sets those of its
+// own fields; applyDefaults takes care of nested types.
+type defaulter interface{ setDefaults() }
+
+// applyDefaults fills v, a new addressable struct, and the structs inside it with
+// their defaults. Blocks that are off unless present are pointers and stay nil.
+func applyDefaults(v reflect.Value) {
+	if v.Kind() != reflect.Struct {
+		return
+	}
+	if d, ok := v.Addr().Interface().(defaulter); ok {
+		d.setDefaults()
+	}
+	for _, f := range schemaOf(v.Type()) {
+		applyDefaults(v.FieldByIndex(f.index))
+	}
+}
+
+func (l *Log) setDefaults() {
+	l.Level = "info"
+	l.Format = "json"
+}
+
+func (a *Admin) setDefaults() {
+	a.Address = "127.0.0.1:9901"
+}
+
+func (s *Shutdown) setDefaults() {
+	s.DrainWindow = 30 * time.Second
+	s.Deadline = 60 * time.Second
+}
+
+func (t *ListenerTLS) setDefaults() {
+	t.MinVersion = cryptotls.VersionTLS12
+	t.ALPN = []string{"http/1.1"}
+}
+
+// A client_auth block without a mode asks for certificates in earnest: the other
+// choices would let clients in that its author meant to keep out.
+func (c *ClientAuth) setDefaults() {
+	c.Mode = "require"
+}
+
+func (t *TCP) setDefaults() {
+	t.KeepAlive = 30 * time.Second
+	t.UserTimeout = 60 * time.Second
+}
+
+func (l *Limits) setDefaults() {
+	l.HandshakeTimeout = 10 * time.Second
+	l.MaxHeaderSize = 16 << 10
+	l.KeepAliveTimeout = 75 * time.Second
+}
+
+func (m *Match) setDefaults() {
+	m.Path = "/"
+	m.Protocol = "any"
+}
+
+func (w *WebSocket) setDefaults() {
+	w.MaxMessageSize = 16 << 20
+	w.CloseTimeout = 5 * time.Second
+	w.Compression = "strip"
+	w.MaxBuffered = 256 << 10
+	w.WriteTimeout = 60 * time.Second
+}
+
+func (b *Backend) setDefaults() {
+	b.Weight = 1
+}
+
+func (c *Consul) setDefaults() {
+	c.PassingOnly = true
+	c.Consistency = "stale"
+	c.Wait = 5 * time.Minute
+	c.Debounce = 100 * time.Millisecond
+}
+
+func (e *EmptyProtection) setDefaults() {
+	e.MaxLoss = 1
+	e.Hold = 30 * time.Second
+}
+
+func (b *Balance) setDefaults() {
+	b.Policy = "least_connections"
+	b.HashOn = HashSource{From: "ip"}
+	b.LoadFactor = 1.25
+}
+
+func (u *Upstream) setDefaults() {
+	u.ConnectTimeout = 3 * time.Second
+	u.HandshakeTimeout = 5 * time.Second
+	u.TotalTimeout = 15 * time.Second
+	u.Retries = 2
+	u.Host = "preserve"
+}

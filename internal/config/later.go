@@ -1,0 +1,56 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+)
+
+// laterKeys are keys that users may have read about and that this version does not
+// have, by the type that will get them. A key moves from here into its struct in the
+// commit that makes it work.
+var laterKeys = map[reflect.Type][]string{
+	reflect.TypeFor[File]():        {"memory"},
+	reflect.TypeFor[Listener]():    {"proxy_protocol"},
+	reflect.TypeFor[ListenerTLS](): {"acme", "engine"},
+	reflect.TypeFor[Limits](): {
+		"handshakes_per_second", "handshake_burst", "handshakes_per_second_per_ip",
+		"request_body_timeout",
+	},
+	reflect.TypeFor[Route](): {"auth", "sticky"},
+	reflect.TypeFor[WebSocket](): {
+		"max_fragments", "message_timeout",
+		"control_frames_per_second", "messages_per_second", "message_burst",
+		"bytes_per_second", "rate_action",
+		"ping", "ping_interval", "pong_timeout",
+		"idle_timeout", "max_age", "max_age_jitter",
+		"deflate", "validate_utf8",
+		"slow_consumer", "slow_consumer_code",
+	},
+	reflect.TypeFor[Pool](): {
+		"health", "drain", "on_backend_removed", "removal_grace",
+		"on_backend_failure", "migrate", "rebalance",
+	},
+	reflect.TypeFor[Balance](): {
+		"slow_start", "max_sessions_per_backend", "load_header",
+	},
+	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
+}
+
+// laterReasons say more about values that are refused for now.
+var laterReasons = map[string]string{
+	"h2": "WebSocket over HTTP/2 does not work yet",
+}
+
+// notYet is the message for a key or value that a later version will have.
+func notYet(what, text string) string {
+	msg := what + " " + quote(text) + " is not available in this version"
+	if why := laterReasons[text]; why != "" {
+		msg += ": " + why
+	}
+	return msg
+}
+
+// isLaterKey reports whether a later version has key in t.
+func isLaterKey(t reflect.Type, key string) bool {
+	return slices.Contains(laterKeys[t], key)
+}

@@ -1,0 +1,87 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Listener is a bound address and its TLS settings.
+type Listener struct {
+	// Name is unique among the listeners.
+	Name string `key:"name" required:"true"`
+	// Address is host:port; an empty host is every address of the machine. No two
+	// listeners can claim the same port of an address, port 0 aside.
+	Address string `key:"address" required:"true"`
+	// TLS is nil for plain ws.
+	TLS *ListenerTLS `key:"tls"`
+	// TrustedProxies are the sources whose X-Forwarded-* is believed, in masked form;
+	// none if empty.
+	TrustedProxies []netip.Prefix `key:"trusted_proxies"`
+	TCP            TCP            `key:"tcp"`
+	Limits         Limits         `key:"limits"`
+}
+
+// ListenerTLS is how a listener terminates TLS.
+type ListenerTLS struct {
+	// Certificates has at least one element; the SNI picks among them and the first
+	// one serves clients that none of them fits.
+	Certificates []KeyPair `key:"certificates" required:"true"`
+	// MinVersion is crypto/tls's VersionTLS12 or VersionTLS13.
+	MinVersion uint16 `key:"min_version" as:"tls_version"`
+	// ClientAuth is nil if no certificate is asked of clients.
+	ClientAuth *ClientAuth `key:"client_auth"`
+	// TicketKeys is nil if the process makes up its own session ticket keys.
+	TicketKeys *TicketKeys `key:"ticket_keys"`
+	// ALPN lists the protocols offered, the preferred one first.
+	ALPN []string `key:"alpn" oneof:"http/1.1" later:"h2" unique:"true" noempty:"true"`
+}
+
+// KeyPair names the PEM files of one certificate, which were found to fit together.
+type KeyPair struct {
+	// Cert holds the leaf first, then the intermediate certificates.
+	Cert string `key:"cert" required:"true" as:"file"`
+	Key  string `key:"key" required:"true" as:"file"`
+}
+
+// ClientAuth asks clients for a certificate.
+type ClientAuth struct {
+	// Mode is none (do not ask), optional (ask, and verify what comes) or require.
+	Mode string `key:"mode" oneof:"none,optional,require"`
+	// CA holds the PEM certificates of the authorities that may sign for clients. It
+	// is empty only if Mode is none.
+	CA string `key:"ca" as:"file"`
+}
+
+// TicketKeys are session ticket keys that several edges share.
+type TicketKeys struct {
+	// Files hold one key of at least 32 bytes each. The first one encrypts, all
+	// decrypt.
+	Files []string `key:"files" required:"true" as:"file" unique:"true"`
+}
+
+// TCP are socket options of accepted connections.
+type TCP struct {
+	// KeepAlive is the idle time before the first probe; 0 switches probes off.
+	KeepAlive time.Duration `key:"keepalive" range:"0|1s..9h"`
+	// UserTimeout is TCP_USER_TIMEOUT, how long sent data may stay unacknowledged; 0
+	// leaves it to the kernel.
+	UserTimeout time.Duration `key:"user_timeout" range:"0|1ms..24h"`
+	// ReceiveBuffer and SendBuffer are SO_RCVBUF and SO_SNDBUF in bytes; 0 leaves
+	// them to the kernel.
+	ReceiveBuffer int64 `key:"receive_buffer" as:"bytes" range:"0|1KiB..1GiB"`
+	SendBuffer    int64 `key:"send_buffer" as:"bytes" range:"0|1KiB..1GiB"`
+}
+
+// Limits bound what clients of a listener can take. 0 is no limit.
+type Limits struct {
+	// MaxSessions is the number of live sessions of the listener.
+	MaxSessions int `key:"max_sessions"`
+	// MaxSessionsPerIP is the same for one client address.
+	MaxSessionsPerIP int `key:"max_sessions_per_ip"`
+	// HandshakeTimeout runs from accept to the end of the request head, TLS included.
+	HandshakeTimeout time.Duration `key:"handshake_timeout"`
+	// MaxHeaderSize is the size of a request head in bytes.
+	MaxHeaderSize int64 `key:"max_header_size" as:"bytes" range:"0|1KiB..64MiB"`
+	// KeepAliveTimeout closes HTTP connections that are idle.
+	KeepAliveTimeout time.Duration `key:"keepalive_timeout"`
+}

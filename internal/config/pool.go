@@ -1,0 +1,127 @@
+package config
+
+import "time"
+
+// Pool is a named group of interchangeable backends.
+type Pool struct {
+	// Name is unique among the pools.
+	Name string `key:"name" required:"true"`
+	// Backends are static. A pool has backends, or Consul, or both.
+	Backends []Backend `key:"backends"`
+	// Consul is nil for a pool of static backends only.
+	Consul   *Consul  `key:"consul"`
+	Balance  Balance  `key:"balance"`
+	Upstream Upstream `key:"upstream"`
+}
+
+// Backend is one static app server.
+type Backend struct {
+	// Address is host:port. A name is resolved when it is dialled.
+	Address string `key:"address" required:"true"`
+	// Weight is the share of new sessions; 0 takes none.
+	Weight int `key:"weight" range:"0..65535"`
+	// ID is unique in the pool. If the YAML has none it is Address.
+	ID string `key:"id"`
+}
+
+// Consul is a service whose instances are backends of the pool.
+type Consul struct {
+	// Address starts with http://, https:// or unix://. Where the YAML and
+	// CONSUL_HTTP_ADDR have only host:port, it is https:// if TLS has a file and
+	// http:// otherwise.
+	Address string `key:"address"`
+	// Service is the name of the service.
+	Service string `key:"service" required:"true"`
+	// Datacenters are asked in order until one has instances. Empty: the agent's own.
+	Datacenters []string `key:"datacenters" unique:"true"`
+	// Tags must all be there on an instance.
+	Tags []string `key:"tags" unique:"true"`
+	// Filter is a Consul filter expression, empty for none. Consul checks it.
+	Filter string `key:"filter"`
+	// PassingOnly says that instances in state warning take no new sessions.
+	PassingOnly bool `key:"passing_only"`
+	// Consistency is stale, default or consistent.
+	Consistency string `key:"consistency" oneof:"stale,default,consistent"`
+	// TokenFile holds the ACL token. Empty: the environment's CONSUL_HTTP_TOKEN, which
+	// this package does not read.
+	TokenFile string    `key:"token_file" as:"file"`
+	TLS       ConsulTLS `key:"tls"`
+	// Wait is how long a blocking query may block. Consul itself allows 10m.
+	Wait time.Duration `key:"wait" range:"1s..10m"`
+	// Debounce is how long changes are gathered before they are applied.
+	Debounce        time.Duration   `key:"debounce" range:"0..1m"`
+	EmptyProtection EmptyProtection `key:"empty_protection"`
+	// SnapshotFile keeps the last good set for a cold start without Consul. Empty:
+	// none. It need not exist, its directory does.
+	SnapshotFile string `key:"snapshot_file" as:"file"`
+}
+
+// ConsulTLS are PEM files for an https:// agent; empty names are not used. Cert and
+// Key are both given or both empty, and fit together.
+type ConsulTLS struct {
+	CA   string `key:"ca" as:"file"`
+	Cert string `key:"cert" as:"file"`
+	Key  string `key:"key" as:"file"`
+}
+
+// EmptyProtection doubts a set that lost too many instances at once.
+type EmptyProtection struct {
+	// MaxLoss is the lost share, from 0 to 1, from which on a new set is held back.
+	MaxLoss float64 `key:"max_loss" as:"percent"`
+	// Hold is how long it is held back; 0 applies it at once.
+	Hold time.Duration `key:"hold"`
+}
+
+// Balance says which backend a new session gets.
+type Balance struct {
+	// Policy is least_connections, round_robin, consistent_hash,
+	// power_of_two_choices or random.
+	Policy string `key:"policy" oneof:"least_connections,round_robin,consistent_hash,power_of_two_choices,random" later:"least_response_time,least_load,least_bandwidth"`
+	// HashOn is what consistent_hash hashes.
+	HashOn HashSource `key:"hash_on" as:"hash_source"`
+	// LoadFactor bounds the load of a backend to that multiple of the mean, for
+	// consistent_hash. It is 0 (unbounded) or greater than 1.
+	LoadFactor float64 `key:"load_factor"`
+}
+
+// HashSource is a part of the request.
+type HashSource struct {
+	// From is ip, header, cookie, query, path or host.
+	From string
+	// Name is that of the header (canonical), cookie or query parameter, and empty
+	// otherwise.
+	Name string
+}
+
+// Upstream is how backends of a pool are reached.
+type Upstream struct {
+	// ConnectTimeout is for one TCP connection, HandshakeTimeout for TLS and the
+	// WebSocket handshake on it, TotalTimeout for all attempts together and not less
+	// than either. 0 is no limit.
+	ConnectTimeout   time.Duration `key:"connect_timeout"`
+	HandshakeTimeout time.Duration `key:"handshake_timeout"`
+	TotalTimeout     time.Duration `key:"total_timeout"`
+	// Retries is the number of further attempts after the first one.
+	Retries int `key:"retries" range:"0..100"`
+	// Path is the path of the upstream request, whatever the client's was; empty keeps
+	// the client's. The query is the client's in both cases.
+	Path string `key:"path"`
+	// Host is the Host header: preserve (the client's), backend (the backend's
+	// address) or a host name, with a port or without.
+	Host string `key:"host" required:"true"`
+	// TLS is nil for plain ws.
+	TLS *UpstreamTLS `key:"tls"`
+}
+
+// UpstreamTLS is how the edge speaks TLS to backends.
+type UpstreamTLS struct {
+	// CA holds PEM certificates of authorities. Empty: those of the system.
+	CA string `key:"ca" as:"file"`
+	// ServerName is the SNI and the name to verify. Empty: the host that is dialled.
+	ServerName string `key:"server_name"`
+	// SkipVerify accepts any certificate. CA is empty then.
+	SkipVerify bool `key:"skip_verify"`
+	// Cert and Key are the edge's own PEM files; both given or both empty.
+	Cert string `key:"cert" as:"file"`
+	Key  string `key:"key" as:"file"`
+}

@@ -1,0 +1,76 @@
+package config
+
+func (v *validator) validateListeners() {
+	seen := names{what: "listener"}
+	for i := range v.file.Listeners {
+		l := &v.file.Listeners[i]
+		path := element("listeners", i)
+		v.checkName(join(path, "name"), l.Name, "")
+		seen.add(v, join(path, "name"), l.Name)
+		if at := join(path, "address"); l.Address != "" && v.usable(at) {
+			if _, _, err := splitAddress(l.Address); err != nil {
+				v.fail(at, "%s", err)
+			}
+		}
+		if l.TLS != nil {
+			v.validateListenerTLS(join(path, "tls"), l.TLS)
+		}
+	}
+	v.validateBounds()
+}
+
+// validateBounds reports addresses that cannot be listened on at the same time.
+func (v *validator) validateBounds() {
+	type claim struct {
+		path    string
+		address string
+		bound   bound
+	}
+	// By port, so that a file with many listeners is compared in groups.
+	claims := map[int][]claim{}
+	consider := func(path, address string) {
+		if address == "" || !v.usable(path) {
+			return
+		}
+		c := claim{path, address, newBound(address)}
+		for _, before := range claims[c.bound.port] {
+			if c.bound.clashes(before.bound) {
+				at, before := c, before
+				if !v.given(at.path) { // the default of admin.address
+					at, before = before, at
+				}
+				v.add(at.path, "%s clashes with %s, which is %s at %s",
+					quote(at.address), quote(before.address), before.path, v.at(before.path))
+				return
+			}
+		}
+		claims[c.bound.port] = append(claims[c.bound.port], c)
+	}
+	for i, l := range v.file.Listeners {
+		consider(join(element("listeners", i), "address"), l.Address)
+	}
+	if admin := v.file.Admin.Address; !isUnixAddress(admin) {
+		consider("admin.address", admin)
+	}
+}
+
+func (v *validator) validateListenerTLS(path string, t *ListenerTLS) {
+	for i, pair := range t.Certificates {
+		v.checkKeyPair(element(join(path, "certificates"), i), pair)
+	}
+	if t.ClientAuth != nil {
+		v.validateClientAuth(join(path, "client_auth"), *t.ClientAuth)
+	}
+	if t.TicketKeys != nil {
+		v.checkTicketKeys(join(path, "ticket_keys.files"), t.TicketKeys.Files)
+	}
+}
+
+func (v *validator) validateClientAuth(path string, c ClientAuth) {
+	mode, ca := join(path, "mode"), join(path, "ca")
+	if c.Mode != "none" && c.CA == "" && v.usable(mode) && v.usable(ca) {
+		v.fail(ca, "mode %s needs a ca to verify clients with", c.Mode)
+		return
+	}
+	v.checkAuthorities(ca, c.CA)
+}
