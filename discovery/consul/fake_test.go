@@ -37,13 +37,12 @@ type fake struct {
 }
 
 type fakeSet struct {
-	index    uint64
-	entries  []*api.ServiceEntry
-	header   http.Header
-	changed  chan struct{} // closed when the set changes
-	absent   bool
-	queries  int
-	lastWait time.Duration
+	index   uint64
+	entries []*api.ServiceEntry
+	header  http.Header
+	changed chan struct{} // closed when the set changes
+	absent  bool
+	queries int
 }
 
 // newFake is called inside a bubble.
