@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -269,11 +270,12 @@ func TestSlowHeader(t *testing.T) {
 // pipeListener hands out the connections that a test puts into it.
 type pipeListener struct {
 	conns  chan net.Conn
+	once   sync.Once
 	closed chan struct{}
 }
 
 func newPipeListener() *pipeListener {
-	return &pipeListener{make(chan net.Conn, 1), make(chan struct{})}
+	return &pipeListener{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
 }
 
 func (l *pipeListener) Accept() (net.Conn, error) {
@@ -285,5 +287,47 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *pipeListener) Close() error   { close(l.closed); return nil }
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// A request that does not end is cut off after a moment's grace, on a fake clock.
+func TestEndWithoutGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		edge := newFakeEdge()
+		edge.reload = func(ctx context.Context) (uint64, error) {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}
+		l := newPipeListener()
+		s := New(Options{Address: "127.0.0.1:0", Edge: edge})
+		s.serveOn(l)
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(ctx) }()
+		client, server := net.Pipe()
+		defer client.Close()
+		l.conns <- server
+		if _, err := io.WriteString(client, "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		ended := time.Now()
+		cancel()
+		if err := <-ran; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if took := time.Since(ended); took < shutdownGrace || took > shutdownGrace+time.Second {
+			t.Errorf("Run ended after %v, want %v", took, shutdownGrace)
+		}
+	})
+}
+
+func TestSocketFails(t *testing.T) {
+	l := newPipeListener()
+	s := New(Options{Address: "127.0.0.1:0", Edge: newFakeEdge()})
+	s.serveOn(l)
+	l.Close()
+	if err := s.Run(context.Background()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Run: %v", err)
+	}
+}
