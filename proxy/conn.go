@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	"context"
+	cryptotls "crypto/tls"
+	"errors"
+
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidegate/tidegate/proxy/pump"
+)
+
+// clientConn is an accepted connection as net/http sees it until the hijack. The
+// handshake timeout holds for everything up to the first complete request head,
+// whatever deadlines net/http sets meanwhile.
+type clientConn struct {
+	net.Conn // the stream, or TLS over it
+	stream   *pump.Stream
+	remote   netip.AddrPort
+	deadline time.Time // of the first request head; zero: none
+	served   atomic.Bool
+	closed   sync.Once
+	onClose  func(*clientConn)
+	received atomic.Int64
+}
+
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.received.Add(int64(n))
+	return n, err
+}
+
+// SetReadDeadline keeps the handshake's deadline until a request has come.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	if !c.served.Load() && !t.IsZero() && !c.deadline.IsZero() && t.After(c.deadline) {
+		t = c.deadline
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *clientConn) Close() error {
+	err := c.Conn.Close()
+	c.closed.Do(func() { c.onClose(c) })
+	return err
+}
+
+// leg returns the connection as one leg of a session.
+func (c *clientConn) leg(writeTimeout time.Duration) pump.Conn {
+	c.stream.SetProgressTimeout(writeTimeout)
+	if t, ok := c.Conn.(*cryptotls.Conn); ok {
+		return pump.NewTLSStream(t, c.stream)
+	}
+	return c.stream
+}
+
+// secureConn lets net/http see the TLS state, for Request.TLS.
+type secureConn struct{ *clientConn }
+
+// ConnectionState is that of the TLS connection.
+func (c secureConn) ConnectionState() cryptotls.ConnectionState {
+	return c.Conn.(*cryptotls.Conn).ConnectionState()
+}
+
+// connOf finds the clientConn behind what net/http hands out.
+func connOf(c net.Conn) *clientConn {
+	switch c := c.(type) {
+	case *clientConn:
+		return c
+	case secureConn:
+		return c.clientConn
+	}
+	return nil
+}
+
+type connKey struct{}
+
+// withConn keeps the connection in the context of its requests.
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, connOf(c))
+}
+
+func tune(c net.Conn, s TCPSettings) error {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	errs := []error{tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.Keepalive > 0, Idle: s.Keepalive, Interval: s.Keepalive, Count: 3})}
+	if s.ReceiveBuffer > 0 {
+		errs = append(errs, tcp.SetReadBuffer(s.ReceiveBuffer))
+	}
+	if s.SendBuffer > 0 {
+		errs = append(errs, tcp.SetWriteBuffer(s.SendBuffer))
+	}
+	if s.UserTimeout > 0 {
+		raw, err := tcp.SyscallConn()
+		if err == nil {
+			err = setUserTimeout(raw, s.UserTimeout)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// queue is the net.Listener of an http.Server: connections come out of it when they are
+// ready for HTTP.
+type queue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newQueue(addr net.Addr) *queue {
+	return &queue{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+// put hands a connection over; it reports false when the queue is closed.
+func (q *queue) put(c net.Conn) bool {
+	select {
+	case q.conns <- c:
+		return true
+	case <-q.done:
+		return false
+	}
+}
+
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+func (q *queue) Addr() net.Addr { return q.addr }

@@ -1,0 +1,282 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// handshake is a request on its way to becoming a session.
+type handshake struct {
+	srv       *Server
+	endpoint  *endpoint
+	conn      *clientConn
+	route     *route
+	r         *http.Request
+	origin    origin
+	opening   opening
+	header    http.Header // of the upstream request
+	requestID string
+	start     time.Time
+}
+
+// serve is the HTTP handler of every listener.
+func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
+	s.stats.handshaking.Add(1)
+	defer s.stats.handshaking.Add(-1)
+	conn, _ := r.Context().Value(connKey{}).(*clientConn)
+	conn.served.Store(true)
+	h := &handshake{srv: s, endpoint: e, conn: conn, r: r, start: time.Now(), origin: originOf(r, conn.remote, e.TrustedProxies)}
+	asks := asksWebSocket(r)
+	ref := checkPath(r)
+	if ref == nil {
+		h.route = s.current.Load().table.find(r, asks)
+		switch {
+		case h.route == nil:
+			ref = refuse(http.StatusNotFound, "no_route", "no route for this host and path")
+		case !asks:
+			ref = upgradeRequired("this is a WebSocket endpoint")
+		}
+	}
+	if ref == nil {
+		ref = h.run(w)
+	}
+	if ref == nil {
+		return
+	}
+	switch {
+	case h.route == nil:
+	case asks:
+		h.route.stats.handshake(ref.result, ref.status)
+	default:
+		h.route.stats.request(ref.status)
+	}
+	h.refused(w, ref)
+}
+
+// refused answers with an HTTP error.
+func (h *handshake) refused(w http.ResponseWriter, ref *refusal) {
+	name := ""
+	if h.route != nil {
+		name = h.route.Name
+	}
+	h.srv.noise.Info("refused", zap.String("listener", h.endpoint.Name), zap.String("route", name), zap.Stringer("client", h.conn.remote),
+		zap.String("host", h.r.Host), zap.String("path", bounded(h.r.URL.Path)), zap.Int("status", ref.status), zap.String("reason", ref.text))
+	if ref.status == statusClientGone {
+		return
+	}
+	h.boundBody(w)
+	for name, values := range ref.header {
+		w.Header()[name] = values
+	}
+	http.Error(w, ref.text, ref.status)
+}
+
+// boundBody keeps net/http from waiting for the body of a request that is refused.
+func (h *handshake) boundBody(w http.ResponseWriter) {
+	if h.r.ContentLength == 0 && len(h.r.TransferEncoding) == 0 {
+		return
+	}
+	w.Header().Set("Connection", "close")
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+}
+
+// run makes a session of a WebSocket request, or says why not. What it returns is still
+// to be answered; nil means that the request has been dealt with.
+func (h *handshake) run(w http.ResponseWriter) *refusal {
+	var ref *refusal
+	if h.opening, ref = checkOpening(h.r); ref != nil {
+		return ref
+	}
+	if !h.route.allows(h.r) {
+		return refuse(http.StatusForbidden, "origin", "this origin is not allowed")
+	}
+	if h.srv.stopping.Load() {
+		h.srv.stats.shed("shutdown")
+		return refuse(http.StatusServiceUnavailable, "shutdown", "shutting down").later().with("Connection", "close")
+	}
+	limits := &h.endpoint.ln.limits
+	if ref = limits.admit(h.endpoint.Limits, h.origin.client); ref != nil {
+		h.srv.stats.shed(ref.result)
+		return ref
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			limits.release(h.origin.client)
+		}
+	}()
+	h.prepare()
+	u, ref := h.connect(h.r.Context())
+	if ref != nil {
+		return ref
+	}
+	if u.res.StatusCode != http.StatusSwitchingProtocols {
+		h.relayAnswer(w, u)
+		return nil
+	}
+	keep = h.upgrade(w, u)
+	return nil
+}
+
+// prepare makes the headers of the upstream request.
+func (h *handshake) prepare() {
+	h.header = endToEnd(h.r.Header)
+	for _, name := range strippedHeaders {
+		delete(h.header, name)
+	}
+	h.requestID = setForwarded(h.header, h.origin, h.r)
+	for _, name := range h.route.RemoveHeaders {
+		h.header.Del(name)
+	}
+	for name, value := range h.route.SetHeaders {
+		h.header.Set(name, value)
+	}
+	h.header.Set("Upgrade", "websocket")
+	h.header.Set("Connection", "Upgrade")
+	h.header.Set("Sec-WebSocket-Key", h.opening.key)
+	h.header.Set("Sec-WebSocket-Version", "13")
+	if len(h.opening.protocols) > 0 {
+		h.header.Set("Sec-WebSocket-Protocol", strings.Join(h.opening.protocols, ", "))
+	}
+}
+
+// strippedHeaders are not the client's to send upstream: extension offers, which the
+// edge does not carry, and the headers by which an edge says that a session has moved.
+var strippedHeaders = []string{"Sec-Websocket-Extensions", "Content-Length",
+	"Tidegate-Session", "Tidegate-Attempt", "Tidegate-Previous-Backend", "Tidegate-Signature"}
+
+// relayAnswer gives the client the backend's own answer as it came.
+func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
+	defer u.stream.Close()
+	u.backend.Live.Release()
+	if u.res.StatusCode >= 500 {
+		u.backend.Live.Fail(balance.FailureStatus)
+	}
+	h.route.stats.handshake("backend_answer", u.res.StatusCode)
+	h.srv.noise.Info("backend answered", zap.String("route", h.route.Name), zap.String("backend", u.backend.ID),
+		zap.Stringer("client", h.conn.remote), zap.Int("status", u.res.StatusCode))
+	for name, values := range endToEnd(u.res.Header) {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(u.res.StatusCode)
+	u.limit.N = 1 << 62
+	out := http.NewResponseController(w)
+	timeout := h.route.pool.Upstream.HandshakeTimeout
+	for buf := make([]byte, 16<<10); ; {
+		if timeout > 0 {
+			u.stream.SetReadDeadline(time.Now().Add(timeout))
+			out.SetWriteDeadline(time.Now().Add(timeout))
+		}
+		n, err := u.res.Body.Read(buf)
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil:
+			// The answer is cut: the client must not take it for whole.
+			panic(http.ErrAbortHandler)
+		}
+		out.Flush()
+	}
+}
+
+// upgrade hijacks the client's connection, answers 101 and starts the session. It
+// reports whether a session came of it.
+func (h *handshake) upgrade(w http.ResponseWriter, u *upstream) bool {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		h.abandon(u, fmt.Errorf("hijacking: %w", err))
+		return false
+	}
+	head, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	head = bytes.Clone(head)
+	conn.SetDeadline(time.Time{})
+	if d := h.endpoint.Limits.HandshakeTimeout; d > 0 {
+		conn.SetWriteDeadline(time.Now().Add(d))
+	}
+	if _, err := conn.Write(h.answer(u)); err != nil {
+		h.abandon(u, fmt.Errorf("answering: %w", err))
+		conn.Close()
+		return false
+	}
+	h.open(u, head)
+	return true
+}
+
+// abandon gives up a handshake whose client is gone.
+func (h *handshake) abandon(u *upstream, err error) {
+	u.backend.Live.Release()
+	u.stream.Close()
+	h.route.stats.handshake("client_gone", statusClientGone)
+	h.srv.noise.Info("client went away during its handshake", zap.String("route", h.route.Name), zap.Stringer("client", h.conn.remote), zap.Error(err))
+}
+
+// answer is the 101 for the client: the backend's, with the headers of one hop ours.
+func (h *handshake) answer(u *upstream) []byte {
+	var buf bytes.Buffer
+	buf.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	out := endToEnd(u.res.Header)
+	for _, name := range []string{"Sec-Websocket-Extensions", "Content-Length"} {
+		delete(out, name)
+	}
+	out.Set("Upgrade", "websocket")
+	out.Set("Connection", "Upgrade")
+	out.Write(&buf)
+	buf.WriteString("\r\n")
+	return buf.Bytes()
+}
+
+// open is the transition from handshaking to open.
+func (h *handshake) open(u *upstream, clientHead []byte) {
+	number, id := h.srv.ids.new()
+	ws := h.route.WebSocket
+	s := &Session{
+		ID: id, number: number, Listener: h.endpoint.Name, Route: h.route.Name, Pool: h.route.pool.Name, Backend: u.backend,
+		Client: h.conn.remote, ClientIP: h.origin.client, Opened: time.Now(), Host: h.r.Host, Path: h.r.URL.Path,
+		Subprotocol: u.subprotocol, RequestID: h.requestID, stats: h.route.stats, log: h.srv.log,
+		active: h.route.stats.activeOn(h.endpoint.Name),
+	}
+	s.ended = h.srv.sessionEnded(&h.endpoint.ln.limits)
+	u.backend.Live.Open()
+	s.active.Add(1)
+	h.srv.stats.sessions.Add(1)
+	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
+	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
+	s.logOpen()
+	h.srv.sessions.add(s)
+	backend, backendHead := u.leg(ws.WriteTimeout)
+	s.engine.Store(pump.Start(pump.Config{
+		Relay:  relay.New(h.route.relay),
+		Client: h.conn.leg(ws.WriteTimeout), Backend: backend,
+		ClientHead: clientHead, BackendHead: backendHead,
+		BufferBytes: ws.MaxBufferedBytes, CloseTimeout: ws.CloseTimeout,
+		Count: s.count, Closing: s.closing, Done: s.closed,
+	}))
+	if h.srv.stopping.Load() {
+		// It opened while the edge was shutting down, perhaps behind the list that the
+		// shutdown goes by.
+		s.Close(shutdownCode, shutdownReason)
+	}
+}
+
+// sessionEnded is what the server does when a session has ended.
+func (s *Server) sessionEnded(l *limits) func(*Session, pump.Result) {
+	return func(x *Session, _ pump.Result) {
+		x.Backend.Live.Close()
+		l.release(x.ClientIP)
+		s.sessions.remove(x)
+	}
+}

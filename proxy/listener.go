@@ -1,0 +1,174 @@
+package proxy
+
+import (
+	"context"
+	cryptotls "crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/tls"
+)
+
+// listener is one bound address. It lives as long as configurations name the address;
+// its present settings are in its endpoint.
+type listener struct {
+	srv      *Server
+	socket   *net.TCPListener
+	endpoint atomic.Pointer[endpoint]
+	limits   limits
+	conns    sync.WaitGroup // connections on their way to HTTP
+	stop     context.CancelFunc
+}
+
+// endpoint is a listener under one configuration: its HTTP server and its settings.
+type endpoint struct {
+	ListenerSettings
+	ln      *listener
+	tlsBase *cryptotls.Config
+	queue   *queue
+	http    *http.Server
+	store   *tls.Store
+	unwatch context.CancelFunc // stops following the certificate files
+}
+
+func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
+	e := &endpoint{ListenerSettings: s, ln: l, store: store, queue: newQueue(l.socket.Addr())}
+	if store != nil {
+		e.tlsBase = store.ServerConfig()
+	}
+	e.http = &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.srv.serve(e, w, r) }),
+		ReadHeaderTimeout: s.Limits.HandshakeTimeout,
+		IdleTimeout:       s.Limits.KeepaliveTimeout,
+		// net/http adds 4 KiB to this bound.
+		MaxHeaderBytes: max(1, s.Limits.MaxHeaderBytes-4096),
+		ConnContext:    withConn,
+		ErrorLog:       zap.NewStdLog(l.srv.noise.Named("http")),
+	}
+	return e
+}
+
+// serve runs the HTTP server of the endpoint until it is retired or ctx is done.
+func (e *endpoint) serve(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() { e.http.Close() })()
+	e.http.Serve(e.queue)
+}
+
+// watchCertificates follows the certificate files of the endpoint.
+func (e *endpoint) watchCertificates(ctx context.Context) {
+	log := e.ln.srv.log.With(zap.String("listener", e.Name))
+	e.store.Watch(ctx, certificatePoll, func(changed bool, err error) {
+		if changed {
+			log.Info("certificates reloaded")
+		}
+		if err != nil {
+			log.Error("certificate files are unusable; what was loaded before stays in force", zap.Error(err))
+		}
+	})
+}
+
+// retire ends the endpoint's idle connections; requests under way are finished, and
+// sessions are no concern of its server any more.
+func (e *endpoint) retire(ctx context.Context) {
+	e.queue.Close()
+	if e.unwatch != nil {
+		e.unwatch()
+	}
+	ctx, cancel := context.WithTimeout(ctx, retireTimeout)
+	defer cancel()
+	if e.http.Shutdown(ctx) != nil {
+		e.http.Close()
+	}
+}
+
+// run accepts until the listener is closed.
+func (l *listener) run(ctx context.Context) {
+	delay := time.Duration(0)
+	for {
+		c, err := l.socket.AcceptTCP()
+		switch {
+		case err == nil:
+			delay = 0
+			e := l.endpoint.Load()
+			l.conns.Go(func() { e.welcome(l.srv.ctx, c) })
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return
+		}
+		// Out of descriptors or memory: park, so that what is open can end (EMFILE).
+		if delay == 0 {
+			l.srv.log.Error("accepting is paused", zap.String("listener", l.endpoint.Load().Name), zap.Error(err),
+				zap.Bool("out_of_descriptors", errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)))
+			l.srv.stats.shed("accept_error")
+		}
+		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// welcome takes a new connection through TLS to the HTTP server.
+func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
+	srv := e.ln.srv
+	if err := tune(tcp, e.TCP); err != nil {
+		srv.noise.Info("connection not tuned", zap.String("listener", e.Name), zap.Error(err))
+	}
+	c := &clientConn{stream: pump.NewStream(tcp), remote: remoteOf(tcp), onClose: e.closed}
+	c.Conn = c.stream
+	if d := e.Limits.HandshakeTimeout; d > 0 {
+		c.deadline = time.Now().Add(d)
+		ctx2, cancel := context.WithDeadline(ctx, c.deadline)
+		defer cancel()
+		ctx = ctx2
+	}
+	var ready net.Conn = c
+	if e.tlsBase != nil {
+		conn := cryptotls.Server(c.stream, e.tlsBase)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			srv.noise.Info("TLS handshake failed", zap.String("listener", e.Name), zap.Stringer("client", c.remote), zap.Error(err))
+			srv.stats.tlsFailed.Add(1)
+			tcp.Close()
+			return
+		}
+		c.Conn = conn
+		ready = secureConn{c}
+	}
+	for !e.queue.put(ready) {
+		// The settings changed meanwhile: the next endpoint takes it, if there is one.
+		next := e.ln.endpoint.Load()
+		if next == e {
+			c.served.Store(true)
+			ready.Close()
+			return
+		}
+		e = next
+	}
+}
+
+// closed notes a connection that ended before any request was complete.
+func (e *endpoint) closed(c *clientConn) {
+	if !c.served.Load() {
+		e.ln.srv.noise.Info("connection ended before a request was complete", zap.String("listener", e.Name),
+			zap.Stringer("client", c.remote), zap.Int64("bytes", c.received.Load()))
+	}
+}
+
+func remoteOf(c net.Conn) netip.AddrPort {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

@@ -1,0 +1,171 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/internal/histogram"
+)
+
+// pool is what lasts of a pool while configurations and sets of backends come and go.
+type pool struct {
+	name     string
+	log      *zap.Logger
+	registry *balance.Registry
+	connect  *histogram.Histogram // how long it took to reach backends
+	picker   atomic.Pointer[balance.Picker]
+
+	mu     sync.Mutex
+	slots  []*watch
+	set    *balance.Set
+	policy balance.Policy
+}
+
+// watch is one running source of a pool.
+type watch struct {
+	SourceSettings
+	last   *discovery.Snapshot // what it, or the source in whose place it is, said last
+	cancel context.CancelFunc
+}
+
+// poolView is a pool under one configuration.
+type poolView struct {
+	*pool
+	PoolSettings
+	policy balance.Policy
+}
+
+func newPool(name string, log *zap.Logger) *pool {
+	return &pool{name: name, log: log.With(zap.String("pool", name)), registry: balance.NewRegistry(),
+		connect: histogram.New(histogram.LatencyBounds()...)}
+}
+
+// apply brings a pool to new settings: sources that are the same go on, a source that
+// takes another's place leaves that one's set in force until it has spoken.
+func (p *pool) apply(v *poolView, start func(func(context.Context)) context.CancelFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.slots
+	p.slots = nil
+	for _, s := range v.Sources {
+		i := slices.IndexFunc(old, func(w *watch) bool { return w.Slot == s.Slot })
+		if i >= 0 && old[i].Key == s.Key {
+			p.slots = append(p.slots, old[i])
+			old = slices.Delete(old, i, i+1)
+			continue
+		}
+		w := &watch{SourceSettings: s}
+		if i >= 0 {
+			w.last = old[i].last
+		}
+		p.slots = append(p.slots, w)
+		w.cancel = start(func(ctx context.Context) { p.watch(ctx, w) })
+	}
+	for _, w := range old {
+		w.cancel()
+	}
+	p.policy = v.policy
+	p.rebuild()
+}
+
+// close ends the sources. The backends count as removed; it reports whether any of them
+// still has sessions.
+func (p *pool) close() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.slots {
+		w.cancel()
+	}
+	p.slots = nil
+	p.rebuild()
+	return len(p.registry.Backends()) > 0
+}
+
+func (p *pool) watch(ctx context.Context, w *watch) {
+	err := w.Source.Watch(ctx, func(s *discovery.Snapshot) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if slices.Contains(p.slots, w) {
+			w.last = s
+			p.rebuild()
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		p.log.Error("discovery has ended", zap.String("source", w.Slot), zap.Error(err))
+	}
+}
+
+// rebuild makes the next set and its picker. The mutex is held.
+func (p *pool) rebuild() {
+	var all []discovery.Instance
+	for _, w := range p.slots {
+		if w.last != nil {
+			all = append(all, w.last.Instances...)
+		}
+	}
+	// Of two sources that know an ID the first in the configuration wins.
+	merged := discovery.NewSnapshot(0, all)
+	before := p.set
+	p.set = p.registry.Update(merged.Instances)
+	picker := p.policy(p.set)
+	p.picker.Store(&picker)
+	p.logChange(before)
+}
+
+func (p *pool) logChange(before *balance.Set) {
+	known := map[string]discovery.Instance{}
+	if before != nil {
+		for _, b := range before.Backends() {
+			known[b.ID] = b.Instance
+		}
+	}
+	for _, b := range p.set.Backends() {
+		was, ok := known[b.ID]
+		delete(known, b.ID)
+		if !ok || !was.Equal(b.Instance) {
+			p.log.Info("backend", zap.String("backend", b.ID), zap.String("address", b.Addr), zap.Int("weight", b.Weight),
+				zap.Stringer("state", b.Live.State()), zap.Bool("new", !ok))
+		}
+	}
+	for id := range known {
+		p.log.Info("backend removed", zap.String("backend", id))
+	}
+}
+
+// pick reserves a backend.
+func (p *pool) pick(req balance.Request) (*balance.Backend, error) {
+	return (*p.picker.Load()).Pick(req)
+}
+
+// PoolView is a pool as it stands, for whoever shows it.
+type PoolView struct {
+	Name, Policy string
+	// Backends are those of the present set and removed ones that still have sessions.
+	Backends []*balance.Backend
+	// Index and Stale are those of the latest snapshot of a source that has them.
+	Index uint64
+	Stale bool
+	// Sources are those that run.
+	Sources []discovery.Source
+	Connect histogram.Snapshot
+}
+
+func (v *poolView) view() PoolView {
+	out := PoolView{Name: v.name, Policy: v.Balance.Policy, Backends: v.registry.Backends(), Connect: v.connect.Snapshot()}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, w := range v.slots {
+		out.Sources = append(out.Sources, w.Source)
+		if w.last != nil {
+			out.Index = max(out.Index, w.last.Index)
+			out.Stale = out.Stale || w.last.Stale
+		}
+	}
+	return out
+}

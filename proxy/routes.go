@@ -1,0 +1,159 @@
+package proxy
+
+import (
+	"cmp"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// route is one compiled RouteSettings.
+type route struct {
+	RouteSettings
+	headers []headerCondition
+	origins map[string]bool
+	relay   *relay.Options
+	pool    *poolView
+	stats   *RouteStats
+}
+
+type headerCondition struct{ name, value string }
+
+func newRoute(s RouteSettings, pool *poolView, stats *RouteStats) *route {
+	r := &route{RouteSettings: s, pool: pool, stats: stats}
+	for name, value := range s.Headers {
+		r.headers = append(r.headers, headerCondition{http.CanonicalHeaderKey(name), value})
+	}
+	if len(s.Origins) > 0 {
+		r.origins = map[string]bool{}
+		for _, o := range s.Origins {
+			r.origins[strings.ToLower(o)] = true
+		}
+	}
+	r.relay = &relay.Options{
+		MaxFrameBytes:   s.WebSocket.MaxFrameBytes,
+		MaxMessageBytes: s.WebSocket.MaxMessageBytes,
+		CloseTimeout:    s.WebSocket.CloseTimeout,
+	}
+	return r
+}
+
+// table finds the route of a request: exact host, wildcard, none; then the longest
+// path; then more header conditions; then protocol. It is immutable.
+type table struct {
+	exact    map[string][]*route
+	wildcard map[string][]*route // by suffix with its leading dot
+	any      []*route
+}
+
+func newTable(routes []*route) *table {
+	t := &table{exact: map[string][]*route{}, wildcard: map[string][]*route{}}
+	for _, r := range routes {
+		if len(r.Hosts) == 0 {
+			t.any = append(t.any, r)
+		}
+		for _, h := range r.Hosts {
+			h = strings.ToLower(h)
+			if suffix, ok := strings.CutPrefix(h, "*"); ok {
+				t.wildcard[suffix] = append(t.wildcard[suffix], r)
+			} else {
+				t.exact[h] = append(t.exact[h], r)
+			}
+		}
+	}
+	sortRoutes(t.any)
+	for _, m := range []map[string][]*route{t.exact, t.wildcard} {
+		for _, rs := range m {
+			sortRoutes(rs)
+		}
+	}
+	return t
+}
+
+// sortRoutes puts the most specific route first.
+func sortRoutes(rs []*route) {
+	slices.SortStableFunc(rs, func(a, b *route) int {
+		return cmp.Or(
+			cmp.Compare(len(b.Path), len(a.Path)),
+			cmp.Compare(len(b.headers), len(a.headers)),
+			cmp.Compare(min(b.Protocol, 1), min(a.Protocol, 1)),
+		)
+	})
+}
+
+// find returns the route of r, or nil.
+func (t *table) find(r *http.Request, websocket bool) *route {
+	host := hostOf(r.Host)
+	if found := first(t.exact[host], r, websocket); found != nil {
+		return found
+	}
+	// The longest suffix is the most specific wildcard.
+	for rest := host; ; {
+		dot := strings.IndexByte(rest, '.')
+		if dot < 0 {
+			break
+		}
+		if dot > 0 || rest != host {
+			if found := first(t.wildcard[rest[dot:]], r, websocket); found != nil {
+				return found
+			}
+		}
+		rest = rest[dot+1:]
+	}
+	return first(t.any, r, websocket)
+}
+
+func first(rs []*route, r *http.Request, websocket bool) *route {
+	for _, rt := range rs {
+		if rt.matches(r, websocket) {
+			return rt
+		}
+	}
+	return nil
+}
+
+func (rt *route) matches(r *http.Request, websocket bool) bool {
+	if rt.Protocol == WebSocketOnly && !websocket || rt.Protocol == HTTPOnly && websocket || !underPath(r.URL.Path, rt.Path) {
+		return false
+	}
+	for _, c := range rt.headers {
+		if !slices.Contains(r.Header[c.name], c.value) {
+			return false
+		}
+	}
+	return true
+}
+
+// underPath reports whether path is prefix or lies below it: a prefix ends at a segment
+// border.
+func underPath(path, prefix string) bool {
+	rest, ok := strings.CutPrefix(path, prefix)
+	return ok && (rest == "" || rest[0] == '/' || prefix == "" || prefix[len(prefix)-1] == '/')
+}
+
+// allows reports whether a request may come from its origin. Requests without an Origin
+// are not a browser's, which the check is there to hold (RFC 6455 §10.2).
+func (rt *route) allows(r *http.Request) bool {
+	origins := r.Header["Origin"]
+	if rt.origins == nil || len(origins) == 0 {
+		return true
+	}
+	return len(origins) == 1 && rt.origins[strings.ToLower(origins[0])]
+}
+
+// hostOf returns the host name of a Host header: lower case, without port and final dot.
+func hostOf(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	return strings.TrimSuffix(strings.ToLower(host), ".")
+}
+
+func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+}

@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Server is the edge. It outlives every configuration.
+type Server struct {
+	log *zap.Logger
+	// noise is the logger for what any stranger can cause: it lets a burst through and
+	// thins out the rest.
+	noise    *zap.Logger
+	ids      *ids
+	sessions *sessions
+	stats    stats
+	current  atomic.Pointer[Generation]
+	stopping atomic.Bool
+
+	ctx    context.Context // ends what runs in the background
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	applying  sync.Mutex // one configuration at a time
+	listeners map[string]*listener
+	pools     map[string]*pool
+}
+
+// NewServer returns an edge without a configuration; nothing runs before the first one
+// is committed. log gets one line when a session opens and one when it ends.
+func NewServer(log *zap.Logger) *Server {
+	s := &Server{log: log, ids: newIDs(time.Now()), sessions: newSessions(),
+		listeners: map[string]*listener{}, pools: map[string]*pool{}}
+	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
+	}))
+	s.stats.routes, s.stats.sheds = map[string]*RouteStats{}, map[string]uint64{}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.current.Store(&Generation{table: newTable(nil)})
+	return s
+}
+
+// start runs f until it returns or the returned function, or the end of the server,
+// cancels its context.
+func (s *Server) start(f func(context.Context)) context.CancelFunc {
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.wg.Go(func() {
+		defer cancel()
+		f(ctx)
+	})
+	return cancel
+}
+
+// Ready reports whether the edge takes new sessions.
+func (s *Server) Ready() bool { return s.current.Load().Number > 0 && !s.stopping.Load() }
+
+// Stopping reports whether Shutdown has begun.
+func (s *Server) Stopping() bool { return s.stopping.Load() }
+
+// Session returns a live session, or nil.
+func (s *Server) Session(id string) *Session { return s.sessions.get(id) }
+
+// Sessions returns the live sessions that match, oldest first; nil matches all.
+func (s *Server) Sessions(match func(*Session) bool) []*Session { return s.sessions.list(match) }
+
+// Current returns the generation in force. Before the first one its number is 0.
+func (s *Server) Current() *Generation { return s.current.Load() }
+
+// Totals are counters of the server as a whole.
+type Totals struct {
+	Live        int    // sessions
+	Handshaking int    // requests on their way
+	Opened      uint64 // sessions ever
+	Shed        map[string]uint64
+	TLSFailed   uint64
+}
+
+// Totals returns the server's counters.
+func (s *Server) Totals() Totals {
+	t := Totals{Live: s.sessions.len(), Handshaking: int(s.stats.handshaking.Load()), Opened: s.stats.sessions.Load(),
+		TLSFailed: s.stats.tlsFailed.Load(), Shed: map[string]uint64{}}
+	s.stats.mu.Lock()
+	defer s.stats.mu.Unlock()
+	for reason, n := range s.stats.sheds {
+		t.Shed[reason] = n
+	}
+	return t
+}
+
+// Routes returns the counters of the present routes, and of former ones that still have
+// sessions.
+func (s *Server) Routes() []RouteView {
+	gen := s.current.Load()
+	pools, present := map[string]string{}, map[string]bool{}
+	for _, r := range gen.routes {
+		pools[r.Name], present[r.Name] = r.Pool, true
+	}
+	s.stats.forget(present)
+	s.stats.mu.Lock()
+	all := make([]*RouteStats, 0, len(s.stats.routes))
+	for _, rs := range s.stats.routes {
+		all = append(all, rs)
+	}
+	s.stats.mu.Unlock()
+	views := make([]RouteView, 0, len(all))
+	for _, rs := range all {
+		v := rs.view()
+		v.Pool = pools[rs.Name]
+		views = append(views, v)
+	}
+	return views
+}
+
+// Pools returns the pools in the order of the configuration.
+func (s *Server) Pools() []PoolView {
+	gen := s.current.Load()
+	views := make([]PoolView, len(gen.pools))
+	for i, p := range gen.pools {
+		views[i] = p.view()
+	}
+	return views
+}

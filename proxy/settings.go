@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	cryptotls "crypto/tls"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/tls"
+)
+
+// Settings are one configuration of the edge, validated and with all defaults filled
+// in. They are not changed after Prepare.
+type Settings struct {
+	Listeners []ListenerSettings
+	Routes    []RouteSettings
+	Pools     []PoolSettings
+}
+
+// ListenerSettings are one bound address.
+type ListenerSettings struct {
+	// Name is for logs and metrics.
+	Name string
+	// Address is host:port as for net.Listen("tcp").
+	Address string
+	// TLS is nil for plain ws.
+	TLS *tls.ServerSettings
+	// TrustedProxies are the networks whose X-Forwarded-* and X-Request-Id are believed.
+	TrustedProxies []netip.Prefix
+	TCP            TCPSettings
+	Limits         ListenerLimits
+}
+
+// TCPSettings hold for both legs of a listener's sessions.
+type TCPSettings struct {
+	// Keepalive is the idle time and interval of probes, UserTimeout how long sent data
+	// may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482); 0 leaves either off.
+	Keepalive, UserTimeout time.Duration
+	// ReceiveBuffer and SendBuffer are bytes; 0 leaves them to the system.
+	ReceiveBuffer, SendBuffer int
+}
+
+// ListenerLimits bound what one listener takes on; 0 is no limit.
+type ListenerLimits struct {
+	MaxSessions, MaxSessionsPerIP int
+	// HandshakeTimeout runs from accept to the complete request head, TLS included.
+	HandshakeTimeout time.Duration
+	// MaxHeaderBytes bounds a request head.
+	MaxHeaderBytes int
+	// KeepaliveTimeout ends HTTP connections that wait for a next request.
+	KeepaliveTimeout time.Duration
+}
+
+// Protocol is which requests a route takes.
+type Protocol uint8
+
+const (
+	AnyProtocol Protocol = iota
+	WebSocketOnly
+	HTTPOnly
+)
+
+// RouteSettings are a match, the pool it leads to, and the policies of its sessions.
+type RouteSettings struct {
+	Name string
+	// Hosts are lower-case names, or "*.suffix" for one or more labels before the suffix;
+	// none: any host.
+	Hosts []string
+	// Path is a prefix that ends at a segment border; "" and "/" take any path.
+	Path string
+	// Headers must all be there with these values.
+	Headers  map[string]string
+	Protocol Protocol
+	Pool     string
+	// SetHeaders and RemoveHeaders change the upstream request.
+	SetHeaders    map[string]string
+	RemoveHeaders []string
+	// Origins are the allowed values of a browser's Origin header; none: any.
+	Origins   []string
+	WebSocket WebSocketSettings
+}
+
+// WebSocketSettings are the policies of a route's sessions; 0 is no limit.
+type WebSocketSettings struct {
+	MaxFrameBytes, MaxMessageBytes int64
+	CloseTimeout, WriteTimeout     time.Duration
+	// MaxBufferedBytes bounds what is held for each direction.
+	MaxBufferedBytes int
+}
+
+// PoolSettings are a group of interchangeable backends.
+type PoolSettings struct {
+	Name    string
+	Sources []SourceSettings
+	Balance balance.Options
+	HashOn  HashOn
+	// Upstream says how to reach a backend.
+	Upstream UpstreamSettings
+}
+
+// SourceSettings are one place that announces a pool's instances.
+type SourceSettings struct {
+	// Slot tells the sources of a pool apart over reloads, such as "static".
+	Slot string
+	// Key says everything that the source was made of: a source whose slot and key stay
+	// the same is left running, and the new Source is not used.
+	Key    string
+	Source discovery.Source
+}
+
+// UpstreamSettings say how to reach the backends of a pool.
+type UpstreamSettings struct {
+	// ConnectTimeout is for TCP and TLS, HandshakeTimeout for the answer to the request,
+	// TotalTimeout for all attempts together.
+	ConnectTimeout, HandshakeTimeout, TotalTimeout time.Duration
+	// Retries is how many more backends are tried after the first one failed.
+	Retries int
+	// Path, if not empty, replaces the route's path prefix.
+	Path string
+	// Host is what the backend sees: HostPreserve, HostBackend, or a name.
+	Host string
+	// TLS is nil for plain connections. With an empty ServerName the host of the
+	// backend's address is verified.
+	TLS *cryptotls.Config
+}
+
+// Values of UpstreamSettings.Host that are no host names.
+const (
+	HostPreserve = "preserve" // the client's Host
+	HostBackend  = "backend"  // the backend's address
+)

@@ -1,0 +1,73 @@
+package proxy
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gobwas/ws"
+	"go.uber.org/zap"
+)
+
+// What sessions are told when the edge ends.
+const (
+	shutdownCode   = ws.StatusGoingAway
+	shutdownReason = "shutdown"
+)
+
+// Shutdown ends the edge: it stops accepting, closes the sessions with 1001 spread over
+// window, and ends at once what is left when deadline has passed or ctx is done; 0 of
+// either is no time at all. It returns when nothing of the server runs any more.
+func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
+	s.stopping.Store(true)
+	s.applying.Lock() // the last configuration has been applied
+	defer s.applying.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+
+	for _, ln := range s.listeners {
+		ln.close()
+	}
+	for _, e := range s.current.Load().endpoints {
+		s.start(e.retire)
+	}
+	s.log.Info("shutting down", zap.Int("sessions", s.sessions.len()), zap.Duration("window", window), zap.Duration("deadline", deadline))
+	s.closeOver(ctx, window)
+	if s.sessions.wait(ctx) != nil {
+		left := s.sessions.list(nil)
+		s.log.Warn("sessions did not end in time", zap.Int("sessions", len(left)))
+		for _, x := range left {
+			x.kill()
+		}
+		s.sessions.wait(context.Background())
+	}
+	for _, p := range s.pools {
+		p.close()
+	}
+	s.cancel()
+	for _, ln := range s.listeners {
+		ln.conns.Wait()
+	}
+	s.wg.Wait()
+}
+
+// closeOver closes all sessions, one in each equal slot of the window, at a random
+// moment of its slot: clients that reconnect must not come in step.
+func (s *Server) closeOver(ctx context.Context, window time.Duration) {
+	all := s.sessions.list(nil)
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	start := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i, x := range all {
+		slot := float64(window) / float64(len(all))
+		at := start.Add(time.Duration(slot * (float64(i) + rand.Float64())))
+		timer.Reset(time.Until(at))
+		select {
+		case <-timer.C:
+			x.Close(shutdownCode, shutdownReason)
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidegate/tidegate/internal/histogram"
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// CloseKey is one way in which sessions end.
+type CloseKey struct {
+	// Code of the Close, 0 when there was none.
+	Code uint16
+	// Initiator is client, backend or edge.
+	Initiator string
+}
+
+// RouteStats are the counters of a route. They outlive configurations, under the
+// route's name.
+type RouteStats struct {
+	Name              string
+	HandshakeDuration *histogram.Histogram
+	SessionDuration   *histogram.Histogram
+
+	traffic [trafficShards]struct {
+		Traffic
+		_ [64]byte
+	}
+
+	mu         sync.Mutex
+	handshakes map[string]uint64
+	requests   map[int]uint64
+	closes     map[CloseKey]uint64
+	active     map[string]*atomic.Int64 // by listener
+}
+
+const trafficShards = 8
+
+// Traffic counts what passed: index 0 is upstream, from clients, 1 downstream.
+type Traffic [2]struct {
+	Frames   [relay.NumOpCodes]atomic.Uint64
+	Messages [2]atomic.Uint64
+	Bytes    atomic.Uint64
+}
+
+func newRouteStats(name string) *RouteStats {
+	return &RouteStats{
+		Name:              name,
+		HandshakeDuration: histogram.New(histogram.LatencyBounds()...),
+		SessionDuration:   histogram.New(histogram.LifetimeBounds()...),
+		handshakes:        map[string]uint64{}, requests: map[int]uint64{}, closes: map[CloseKey]uint64{},
+		active: map[string]*atomic.Int64{},
+	}
+}
+
+func (s *RouteStats) handshake(result string, status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handshakes[result]++
+	s.requests[status]++
+}
+
+func (s *RouteStats) request(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests[status]++
+}
+
+func (s *RouteStats) closed(k CloseKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closes[k]++
+}
+
+// activeOn returns the gauge of live sessions on a listener.
+func (s *RouteStats) activeOn(listener string) *atomic.Int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.active[listener]
+	if g == nil {
+		g = new(atomic.Int64)
+		s.active[listener] = g
+	}
+	return g
+}
+
+// RouteView is a route's counters at one moment.
+type RouteView struct {
+	Name, Pool        string
+	Handshakes        map[string]uint64
+	Requests          map[int]uint64
+	Closes            map[CloseKey]uint64
+	Active            map[string]int64 // by listener
+	HandshakeDuration histogram.Snapshot
+	SessionDuration   histogram.Snapshot
+	Traffic           [2]relay.Counters // upstream, downstream
+}
+
+func (s *RouteStats) view() RouteView {
+	v := RouteView{Name: s.Name, Active: map[string]int64{}, HandshakeDuration: s.HandshakeDuration.Snapshot(),
+		SessionDuration: s.SessionDuration.Snapshot()}
+	for i := range s.traffic {
+		for d := range v.Traffic {
+			t, sum := &s.traffic[i].Traffic[d], &v.Traffic[d]
+			for op := range t.Frames {
+				sum.Frames[op] += t.Frames[op].Load()
+			}
+			for k := range t.Messages {
+				sum.Messages[k] += t.Messages[k].Load()
+			}
+			sum.Bytes += t.Bytes.Load()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.Handshakes, v.Requests, v.Closes = maps.Clone(s.handshakes), maps.Clone(s.requests), maps.Clone(s.closes)
+	for name, g := range s.active {
+		v.Active[name] = g.Load()
+	}
+	return v
+}
+
+// live reports whether the route has sessions.
+func (s *RouteStats) live() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.active {
+		if g.Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// add counts what came from one side since before.
+func (s *RouteStats) add(shard uint64, from relay.Side, c, before *relay.Counters) {
+	t := &s.traffic[shard%trafficShards].Traffic[from]
+	for i := range c.Frames {
+		if d := c.Frames[i] - before.Frames[i]; d != 0 {
+			t.Frames[i].Add(d)
+		}
+	}
+	for i := range c.Messages {
+		if d := c.Messages[i] - before.Messages[i]; d != 0 {
+			t.Messages[i].Add(d)
+		}
+	}
+	if d := c.Bytes - before.Bytes; d != 0 {
+		t.Bytes.Add(d)
+	}
+}
+
+// stats are the counters of the server as a whole.
+type stats struct {
+	handshaking atomic.Int64
+	sessions    atomic.Uint64 // ever opened
+	tlsFailed   atomic.Uint64
+
+	mu     sync.Mutex
+	routes map[string]*RouteStats
+	sheds  map[string]uint64
+}
+
+func (s *stats) shed(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sheds[reason]++
+}
+
+// route returns the counters of a route, new ones for a new name.
+func (s *stats) route(name string) *RouteStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rs := s.routes[name]
+	if rs == nil {
+		rs = newRouteStats(name)
+		s.routes[name] = rs
+	}
+	return rs
+}
+
+// forget drops the counters of routes that are not in keep and have no sessions.
+func (s *stats) forget(keep map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.routes, func(name string, rs *RouteStats) bool { return !keep[name] && !rs.live() })
+}

@@ -1,0 +1,247 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	cryptotls "crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/proxy/pump"
+)
+
+// maxAnswerHead bounds the head of a backend's answer.
+const maxAnswerHead = 64 << 10
+
+// upstream is a connection to a backend that has answered the handshake.
+type upstream struct {
+	backend     *balance.Backend
+	stream      *pump.Stream
+	tls         *cryptotls.Conn // nil for plain
+	in          *bufio.Reader
+	limit       *io.LimitedReader
+	res         *http.Response
+	subprotocol string
+}
+
+func (u *upstream) conn() net.Conn {
+	if u.tls != nil {
+		return u.tls
+	}
+	return u.stream
+}
+
+// leg returns the connection as one leg of a session, and the bytes that came behind
+// the 101.
+func (u *upstream) leg(writeTimeout time.Duration) (pump.Conn, []byte) {
+	head, _ := u.in.Peek(u.in.Buffered())
+	u.stream.SetDeadline(time.Time{})
+	u.stream.SetProgressTimeout(writeTimeout)
+	if u.tls != nil {
+		return pump.NewTLSStream(u.tls, u.stream), bytes.Clone(head)
+	}
+	return u.stream, bytes.Clone(head)
+}
+
+// failure is an attempt at one backend that came to nothing.
+type failure struct {
+	kind balance.FailureKind
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// fail classifies an error of an attempt: whatever ran out of time is a timeout.
+func fail(kind balance.FailureKind, err error) *failure {
+	var timeout net.Error
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		kind = balance.FailureTimeout
+	}
+	return &failure{kind, err}
+}
+
+// connect picks backends until one answers. The backend of the result is reserved: its
+// Live is the caller's to Open or Release. Retries happen only here, before anything
+// has reached the client.
+func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
+	view := h.route.pool
+	if d := view.Upstream.TotalTimeout; d > 0 {
+		bounded, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		ctx = bounded
+	}
+	pick := view.HashOn.request(h.r, h.origin.client)
+	var last *failure
+	for try := 0; try <= view.Upstream.Retries && ctx.Err() == nil; try++ {
+		b, err := view.pick(pick)
+		if err != nil {
+			break
+		}
+		u, err := h.attempt(ctx, b)
+		if err == nil {
+			return u, nil
+		}
+		b.Live.Release()
+		if h.r.Context().Err() != nil {
+			return nil, refuse(statusClientGone, "client_gone", "the client went away")
+		}
+		last = fail(balance.FailureConnect, err)
+		errors.As(err, &last)
+		b.Live.Fail(last.kind)
+		h.srv.noise.Warn("backend failed", zap.String("route", h.route.Name), zap.String("pool", view.Name),
+			zap.String("backend", b.ID), zap.String("address", b.Addr), zap.Stringer("kind", last.kind), zap.Error(err))
+		pick.Tried = append(pick.Tried, b)
+	}
+	switch {
+	case last == nil && ctx.Err() == nil:
+		return nil, refuse(http.StatusServiceUnavailable, "no_backend", "no backend takes new sessions").later()
+	case last == nil || last.kind == balance.FailureTimeout:
+		return nil, refuse(http.StatusGatewayTimeout, "backend_timeout", "no backend answered in time")
+	}
+	return nil, refuse(http.StatusBadGateway, "backend_"+last.kind.String(), "no backend could be reached")
+}
+
+// statusClientGone is for metrics only, as nginx has it: nobody is there to read it.
+const statusClientGone = 499
+
+// attempt connects to one backend and makes the handshake with it. The error is a
+// *failure.
+func (h *handshake) attempt(ctx context.Context, b *balance.Backend) (*upstream, error) {
+	u, err := h.dial(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.Time{}
+	if d := h.route.pool.Upstream.HandshakeTimeout; d > 0 {
+		deadline = time.Now().Add(d)
+	}
+	if total, ok := ctx.Deadline(); ok && (deadline.IsZero() || total.Before(deadline)) {
+		deadline = total
+	}
+	u.stream.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { u.stream.SetDeadline(time.Unix(1, 0)) })
+	err = h.ask(u)
+	if !stop() && err == nil {
+		err = fail(balance.FailureTimeout, ctx.Err())
+	}
+	if err != nil {
+		u.stream.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// dial makes the connection, with TLS where the pool has it.
+func (h *handshake) dial(ctx context.Context, b *balance.Backend) (*upstream, error) {
+	settings := &h.route.pool.Upstream
+	if settings.ConnectTimeout > 0 {
+		bounded, cancel := context.WithTimeout(ctx, settings.ConnectTimeout)
+		defer cancel()
+		ctx = bounded
+	}
+	start := time.Now()
+	dialer := net.Dialer{KeepAlive: -1}
+	conn, err := dialer.DialContext(ctx, "tcp", b.Addr)
+	if err != nil {
+		return nil, fail(balance.FailureConnect, err)
+	}
+	if err := tune(conn, h.endpoint.TCP); err != nil {
+		h.srv.noise.Info("connection not tuned", zap.String("backend", b.ID), zap.Error(err))
+	}
+	u := &upstream{backend: b, stream: pump.NewStream(conn)}
+	if settings.TLS != nil {
+		cfg := settings.TLS
+		if cfg.ServerName == "" {
+			cfg = cfg.Clone()
+			cfg.ServerName, _, _ = net.SplitHostPort(b.Addr)
+		}
+		u.tls = cryptotls.Client(u.stream, cfg)
+		if err := u.tls.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, fail(balance.FailureTLS, fmt.Errorf("tls to %s: %w", b.Addr, err))
+		}
+	}
+	h.route.pool.connect.Observe(time.Since(start).Seconds())
+	u.limit = &io.LimitedReader{R: u.conn(), N: maxAnswerHead}
+	u.in = bufio.NewReaderSize(u.limit, 4<<10)
+	return u, nil
+}
+
+// ask sends the request and reads the answer's head. A 101 is checked; any other answer
+// is an answer.
+func (h *handshake) ask(u *upstream) error {
+	if _, err := u.conn().Write(h.request(u.backend)); err != nil {
+		return fail(balance.FailureConnect, fmt.Errorf("sending the handshake: %w", err))
+	}
+	for informational := 0; ; informational++ {
+		res, err := http.ReadResponse(u.in, &http.Request{Method: http.MethodGet})
+		switch {
+		case err != nil && u.limit.N <= 0:
+			return fail(balance.FailureHandshake, errors.New("the head of the answer is over 64 KiB"))
+		case err != nil:
+			return fail(balance.FailureHandshake, fmt.Errorf("reading the answer: %w", err))
+		case res.StatusCode == http.StatusSwitchingProtocols:
+			u.res = res
+			if u.subprotocol, err = checkAnswer(res, h.opening); err != nil {
+				return fail(balance.FailureHandshake, err)
+			}
+			return nil
+		case res.StatusCode >= 200:
+			u.res = res
+			return nil
+		case informational == 5:
+			return fail(balance.FailureHandshake, errors.New("too many informational answers"))
+		}
+	}
+}
+
+// request is the upstream request: the client's own, with the headers of one hop
+// replaced by ours.
+func (h *handshake) request(b *balance.Backend) []byte {
+	var buf bytes.Buffer
+	host := h.r.Host
+	switch h.route.pool.Upstream.Host {
+	case HostPreserve, "":
+	case HostBackend:
+		host = b.Addr
+	default:
+		host = h.route.pool.Upstream.Host
+	}
+	fmt.Fprintf(&buf, "GET %s HTTP/1.1\r\nHost: %s\r\n", h.target(), host)
+	h.header.Write(&buf)
+	buf.WriteString("\r\n")
+	return buf.Bytes()
+}
+
+// target is the request target, with the route's prefix replaced if the pool says so.
+func (h *handshake) target() string {
+	prefix := h.route.pool.Upstream.Path
+	if prefix == "" {
+		return h.r.URL.RequestURI()
+	}
+	rest := strings.TrimPrefix(h.r.URL.EscapedPath(), h.route.Path)
+	if rest == h.r.URL.EscapedPath() {
+		// The prefix was written with escapes: match it decoded, as the route did.
+		rest = (&url.URL{Path: strings.TrimPrefix(h.r.URL.Path, h.route.Path)}).EscapedPath()
+	}
+	target := prefix
+	if rest = strings.TrimPrefix(rest, "/"); rest != "" {
+		target = strings.TrimSuffix(prefix, "/") + "/" + rest
+	}
+	if h.r.URL.RawQuery != "" {
+		target += "?" + h.r.URL.RawQuery
+	}
+	return target
+}
