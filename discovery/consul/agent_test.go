@@ -276,3 +276,46 @@ func TestAgentStopsAtOnce(t *testing.T) {
 		t.Errorf("Watch took %v to end while a query blocks", took)
 	}
 }
+
+// fails waits for an error and checks that nothing was published before it.
+func (f *follower) fails(t *testing.T, when string) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for f.Stats().Errors == 0 {
+		select {
+		case s := <-f.latest:
+			t.Fatalf("%s: published %v", when, shape(s))
+		case <-again.C:
+		case <-deadline.C:
+			t.Fatalf("%s: no error", when)
+		}
+	}
+}
+
+func TestAgentsOfTwoDatacenters(t *testing.T) {
+	t.Parallel()
+	east := consultest.Start(t, consultest.Options{Datacenter: "east", WAN: true})
+	west := consultest.Start(t, consultest.Options{Datacenter: "west", WAN: true})
+	east.JoinWAN(t, west)
+	east.Register(t, consultest.Service{ID: "e", Name: "wide", Port: 80})
+	west.Register(t, consultest.Service{ID: "w", Name: "wide", Port: 80, Passing: 3, Warning: 1})
+	f := follow(t, Config{Address: east.Address(), Service: "wide", Datacenters: []string{"east", "west"}}, func(s *Source) {
+		s.pace.passOver = time.Second
+	})
+	f.expect(t, "both", "east/node1/e*1:up", "west/node1/w*0:up")
+	east.SetCheck(t, "e", api.HealthCritical)
+	f.expect(t, "east fails", "east/node1/e*0:down", "west/node1/w*3:up")
+	east.SetCheck(t, "e", api.HealthPassing)
+	f.expect(t, "east recovers", "east/node1/e*1:up", "west/node1/w*0:up")
+
+	// The other way round the first choice is the remote one, and its agent goes away.
+	g := follow(t, Config{Address: east.Address(), Service: "wide", Datacenters: []string{"west", "east"}}, func(s *Source) {
+		s.pace.passOver = time.Second
+	})
+	g.expect(t, "west first", "east/node1/e*0:up", "west/node1/w*3:up")
+	west.Stop(t)
+	g.expect(t, "west is unreachable", "east/node1/e*1:up", "west/node1/w*0:up", "stale")
+}

@@ -42,7 +42,7 @@ type fakeSet struct {
 	header  http.Header
 	changed chan struct{} // closed when the set changes
 	absent  bool
-	queries int
+	held    chan struct{} // answers wait until it is closed
 }
 
 // newFake is called inside a bubble.
@@ -124,6 +124,15 @@ func (f *fake) fault(misbehave func(w http.ResponseWriter, r *http.Request) bool
 	f.wake()
 }
 
+// hold makes the answers of a datacenter wait until the channel is closed.
+func (f *fake) hold(dc string) chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	held := make(chan struct{})
+	f.at(dc).held = held
+	return held
+}
+
 // wake makes every query that blocks return without a change.
 func (f *fake) wake() {
 	f.mu.Lock()
@@ -147,8 +156,16 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	misbehave := f.misbehave
 	s := f.at(query.Get("dc"))
 	index, changed := s.index, s.changed
-	s.queries++
+	held := s.held
 	f.mu.Unlock()
+
+	if held != nil {
+		select {
+		case <-held:
+		case <-r.Context().Done():
+			return
+		}
+	}
 
 	if misbehave != nil && misbehave(w, r) {
 		return
