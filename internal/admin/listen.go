@@ -49,22 +49,27 @@ func checkSocketPath(path string) error {
 	return nil
 }
 
-// listenUnix binds path with socketMode. The mode is set before the socket has a
-// name (Linux applies that of the descriptor when it binds), so there is no moment
-// at which others could connect; the second time is for other systems.
+// listenUnix binds path with socketMode.
 func listenUnix(path string) (net.Listener, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
-	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := bindUnix(path)
 	if err != nil {
 		return nil, err
 	}
+	// For systems on which the mode of a socket's descriptor means nothing.
 	if err := os.Chmod(path, socketMode); err != nil {
 		l.Close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// bindUnix sets the mode before the socket has a name (Linux applies that of the
+// descriptor when it binds), so there is no moment at which others could connect.
+func bindUnix(path string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
+	}}
+	return lc.Listen(context.Background(), "unix", path)
 }
 
 // removeStale removes the socket that an earlier process left behind. Only a refused

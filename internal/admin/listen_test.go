@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,22 +56,35 @@ func TestUnixSocket(t *testing.T) {
 
 // The mode must hold from the moment at which the socket has a name.
 func TestUnixSocketIsNeverOpenToOthers(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the mode of a socket's descriptor means nothing here")
+	}
 	path := socketPath(t)
-	l, err := listenUnix(path)
+	l, err := bindUnix(path) // listenUnix before its chmod
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
-	}}
-	early, err := lc.Listen(context.Background(), "unix", path+"2") // as listenUnix does before its Chmod
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != socketMode {
+		t.Errorf("%v, mode %v", err, info.Mode())
+	}
+}
+
+// Any answer but a refusal means that somebody has the socket.
+func TestSocketOfAnotherKindIsLeftAlone(t *testing.T) {
+	path := socketPath(t)
+	other, err := net.ListenPacket("unixgram", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer early.Close()
-	if info, err := os.Stat(path + "2"); err != nil || info.Mode().Perm() != socketMode {
-		t.Errorf("%v, mode %v before the second chmod", err, info.Mode())
+	defer other.Close()
+	s := New(Options{Address: "unix:" + path, Edge: newFakeEdge()})
+	if err := s.Listen(); err == nil {
+		s.Close()
+		t.Error("it took the place of another socket")
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the other socket is gone: %v", err)
 	}
 }
 
