@@ -114,6 +114,31 @@ func TestRelativeFiles(t *testing.T) {
 	}
 }
 
+// TestLineEndings shows that files of Windows editors work.
+func TestLineEndings(t *testing.T) {
+	for _, text := range []string{
+		strings.ReplaceAll(minimal, "\n", "\r\n"),
+		"\ufeff" + minimal,
+		"---" + minimal + "...\n# the end\n",
+	} {
+		if _, err := Parse("x.yaml", []byte(text), nil); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	_, err := Parse("x.yaml", []byte("\ufefflog: {}\r\nlgo: {}\r\n"), nil)
+	if err == nil || !strings.Contains(err.Error(), `x.yaml:2:1: unknown key "lgo"`) {
+		t.Error(err)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	s := newSamples(t)
+	_, err := s.parse("x.yaml", minimal+strings.Repeat("#", maxFileBytes), nil)
+	if got, want := s.messages(t, err), "x.yaml:1:1: the file is larger than 8 MiB\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestNoEnvironment(t *testing.T) {
 	text := strings.Replace(minimal, "name: chat, pool", "name: '${NAME:-chat}', pool", 1)
 	if _, err := Parse("x.yaml", []byte(text), nil); err != nil {

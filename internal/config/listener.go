@@ -61,7 +61,8 @@ type TicketKeys struct {
 
 // TCP are socket options of accepted connections.
 type TCP struct {
-	// KeepAlive is the idle time before the first probe; 0 switches probes off.
+	// KeepAlive is the idle time before the first probe; 0 switches probes off. Linux
+	// takes at most 32767 s for TCP_KEEPIDLE.
 	KeepAlive time.Duration `key:"keepalive" range:"0|1s..9h"`
 	// UserTimeout is TCP_USER_TIMEOUT, how long sent data may stay unacknowledged; 0
 	// leaves it to the kernel.

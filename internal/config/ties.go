@@ -7,6 +7,10 @@ import (
 	"strings"
 )
 
+// maxTies bounds how many pairs are reported. A file in which so many routes tie has one
+// mistake, such as a generator that leaves the match out.
+const maxTies = 100
+
 // validateTies reports pairs of routes that the same request can match while neither
 // is more specific. The most specific one is found by host (exact, then the longest
 // wildcard, then none), then by the length of the path, then by the number of header
@@ -26,6 +30,9 @@ func (v *validator) validateTies() {
 	at := map[place][]int{}
 	reported := map[[2]int]bool{}
 	for i := range v.file.Routes {
+		if len(reported) >= maxTies {
+			return
+		}
 		m := v.file.Routes[i].Match
 		if !v.usable(join(element("routes", i), "match")) || v.isIncomplete(i) {
 			continue
@@ -38,7 +45,7 @@ func (v *validator) validateTies() {
 			p := place{host, m.Path, m.Protocol, len(m.Headers)}
 			for _, j := range at[p] {
 				pair := [2]int{j, i}
-				if !reported[pair] && !exclusive(v.file.Routes[j].Match.Headers, m.Headers) {
+				if len(reported) < maxTies && !reported[pair] && !exclusive(v.file.Routes[j].Match.Headers, m.Headers) {
 					reported[pair] = true
 					v.reportTie(j, i, host)
 				}
