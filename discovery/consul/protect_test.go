@@ -160,6 +160,23 @@ func TestUnreachableConsulConfirmsNothing(t *testing.T) {
 	})
 }
 
+// The empty answer is judged when its debounce time is over, and Consul is gone by then.
+func TestDoubtThatBeginsWhileConsulIsGoneDoesNotEndByTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.set("", entry("a"))
+		w := f.watch(Config{Debounce: time.Second, EmptyProtection: EmptyProtection{Hold: 30 * time.Second}}, func(s *Source) {
+			s.pace.backoffMin, s.pace.backoffMax = 24*time.Hour, 24*time.Hour
+		})
+		w.last()
+		f.set("")
+		synctest.Wait()
+		f.fault(replies(500, ""))
+		time.Sleep(time.Hour)
+		expect(t, "unreachable", w.last(), "dc1/n/a*1:up", "stale")
+	})
+}
+
 func TestEmptyAnswerIsAskedAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)

@@ -42,6 +42,27 @@ func TestNewTokenEndsTheBackoff(t *testing.T) {
 	})
 }
 
+// A new token may need a moment to reach the server that answers.
+func TestNewTokenStartsTheBackoffOver(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	write(t, file, "old")
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.set("", entry("a"))
+		f.fault(guarded("nobody's"))
+		w := f.watch(Config{TokenFile: file}, func(s *Source) {
+			s.pace.backoffMin, s.pace.backoffMax = time.Second, 24*time.Hour
+		})
+		time.Sleep(24 * time.Hour)
+		write(t, file, "new")
+		time.Sleep(defaultPace.tokenPoll)
+		synctest.Wait()
+		f.fault(guarded("new"))
+		time.Sleep(time.Second)
+		expect(t, "second try of the new token", w.last(), "dc1/n/a*1:up")
+	})
+}
+
 func TestNewTokenCancelsTheQueryThatBlocks(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, "one")

@@ -65,7 +65,6 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		if current.Err() != nil {
 			index = 0
-			w.backoff.reset()
 			continue
 		}
 		if err != nil {
@@ -211,14 +210,15 @@ type backoff struct {
 
 func (b *backoff) reset() { b.next = 0 }
 
-// pause waits, or until either context is done.
-func (b *backoff) pause(ctx, other context.Context) {
+// pause waits, or until either context is done; the end of fresh starts over with min.
+func (b *backoff) pause(ctx, fresh context.Context) {
 	b.next = min(max(b.next*2, b.min), b.max)
 	timer := time.NewTimer(b.next/2 + rand.N(b.next/2+1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-other.Done():
+	case <-fresh.Done():
+		b.reset()
 	}
 }
