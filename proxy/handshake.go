@@ -38,6 +38,10 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 	conn.served.Store(true)
 	h := &handshake{srv: s, endpoint: e, conn: conn, r: r, start: time.Now(), origin: originOf(r, conn.remote, e.TrustedProxies)}
 	asks := asksWebSocket(r)
+	if !asks && s.Plain != nil {
+		s.Plain.ServeHTTP(w, r)
+		return
+	}
 	ref := checkPath(r)
 	if ref == nil {
 		h.route = s.current.Load().table.find(r, asks)

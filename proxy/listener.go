@@ -49,12 +49,20 @@ func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.srv.serve(e, w, r) }),
 		ReadHeaderTimeout: s.Limits.HandshakeTimeout,
 		IdleTimeout:       s.Limits.KeepaliveTimeout,
-		// net/http adds 4 KiB to this bound.
-		MaxHeaderBytes: max(1, s.Limits.MaxHeaderBytes-4096),
-		ConnContext:    withConn,
-		ErrorLog:       zap.NewStdLog(l.srv.noise.Named("http")),
+		MaxHeaderBytes:    headerLimit(s.Limits.MaxHeaderBytes),
+		ConnContext:       withConn,
+		ErrorLog:          zap.NewStdLog(l.srv.noise.Named("http")),
 	}
 	return e
+}
+
+// headerLimit is what net/http takes for a bound of n bytes: it adds 4 KiB to what it is
+// told, and takes 0 for its own default.
+func headerLimit(n int) int {
+	if n <= 0 {
+		return 1 << 30
+	}
+	return max(1, n-4<<10)
 }
 
 // serve runs the HTTP server of the endpoint until it is retired or ctx is done.
@@ -160,7 +168,11 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 // closed notes a connection that ended before any request was complete.
 func (e *endpoint) closed(c *clientConn) {
 	if !c.served.Load() {
-		e.ln.srv.noise.Info("connection ended before a request was complete", zap.String("listener", e.Name),
+		level := zap.InfoLevel
+		if c.received.Load() == 0 {
+			level = zap.DebugLevel // a port check, or a connection that a browser opened ahead
+		}
+		e.ln.srv.noise.Log(level, "connection ended before a request was complete", zap.String("listener", e.Name),
 			zap.Stringer("client", c.remote), zap.Int64("bytes", c.received.Load()))
 	}
 }

@@ -121,7 +121,7 @@ func (rt *route) matches(r *http.Request, websocket bool) bool {
 		return false
 	}
 	for _, c := range rt.headers {
-		if !slices.Contains(r.Header[c.name], c.value) {
+		if r.Header.Get(c.name) != c.value {
 			return false
 		}
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,10 @@ import (
 
 // Server is the edge. It outlives every configuration.
 type Server struct {
+	// Plain, if set before the first Commit, answers requests that open no WebSocket, on
+	// every listener and before any route.
+	Plain http.Handler
+
 	log *zap.Logger
 	// noise is the logger for what any stranger can cause: it lets a burst through and
 	// thins out the rest.

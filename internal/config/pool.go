@@ -95,16 +95,16 @@ type HashSource struct {
 
 // Upstream is how backends of a pool are reached.
 type Upstream struct {
-	// ConnectTimeout is for one TCP connection, HandshakeTimeout for TLS and the
-	// WebSocket handshake on it, TotalTimeout for all attempts together and not less
-	// than either. 0 is no limit.
+	// ConnectTimeout is for one connection, TLS included, HandshakeTimeout for the answer
+	// to the WebSocket handshake on it, TotalTimeout for all attempts together and not
+	// less than either. 0 is no limit.
 	ConnectTimeout   time.Duration `key:"connect_timeout"`
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
 	TotalTimeout     time.Duration `key:"total_timeout"`
 	// Retries is the number of further attempts after the first one.
 	Retries int `key:"retries" range:"0..100"`
-	// Path is the path of the upstream request, whatever the client's was; empty keeps
-	// the client's. The query is the client's in both cases.
+	// Path replaces the route's path prefix in the upstream request; empty keeps it. What
+	// follows the prefix, and the query, are the client's.
 	Path string `key:"path"`
 	// Host is the Host header: preserve (the client's), backend (the backend's
 	// address) or a host name, with a port or without.

@@ -100,7 +100,9 @@ func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 // ended reports a side's end to the relay and ends its goroutine.
 func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
 	s.mu.Lock()
-	if l := &s.legs[from]; l.err == nil && !errors.Is(err, io.EOF) {
+	l := &s.legs[from]
+	l.ended = true
+	if l.err == nil && !errors.Is(err, io.EOF) {
 		l.err = err
 	}
 	s.cfg.Relay.End(from, s.now(), out, back)
@@ -197,6 +199,9 @@ func writeOut(conn Conn, segs [][]byte, end bool) error {
 func (s *Session) writeFailed(to relay.Side, err error) {
 	l := &s.legs[to]
 	l.failed = true
+	if l.ended {
+		return // it said its last and left: that it did not wait is no error
+	}
 	if l.err == nil {
 		l.err = err
 	}

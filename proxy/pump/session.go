@@ -58,6 +58,7 @@ type leg struct {
 	queue  []byte // goes out behind what is being written
 	shut   bool   // our direction has ended
 	failed bool   // writing has failed: output is discarded
+	ended  bool   // nothing more comes from it
 	err    error
 }
 

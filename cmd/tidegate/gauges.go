@@ -1,0 +1,82 @@
+package main
+
+import (
+	"maps"
+
+	"github.com/tidegate/tidegate/discovery/consul"
+	"github.com/tidegate/tidegate/internal/metrics"
+	"github.com/tidegate/tidegate/proxy"
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// gauges is an edge as the metrics see it: metrics.Source.
+type gauges struct{ *edge }
+
+func (g gauges) Snapshot() metrics.Snapshot {
+	gen := g.srv.Current()
+	out := metrics.Snapshot{Shed: g.srv.Totals().Shed}
+	for _, r := range g.srv.Routes() {
+		out.Routes = append(out.Routes, routeMetrics(r))
+		for listener, n := range r.Active {
+			out.Sessions = append(out.Sessions, metrics.Sessions{Listener: listener, Route: r.Name, Active: n})
+		}
+	}
+	for _, p := range g.srv.Pools() {
+		out.Pools = append(out.Pools, poolMetrics(p))
+	}
+	for _, l := range gen.Listeners() {
+		out.Certificates = append(out.Certificates, certificates(l)...)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out.Config = metrics.Config{Generation: gen.Number, Reloads: maps.Clone(g.reloads), LastReloadOK: g.last.LastReloadOK}
+	return out
+}
+
+func routeMetrics(r proxy.RouteView) metrics.Route {
+	out := metrics.Route{Name: r.Name, Handshakes: r.Handshakes, HandshakeDuration: r.HandshakeDuration,
+		SessionDuration: r.SessionDuration, Requests: r.Requests,
+		Upstream: traffic(r.Traffic[relay.Client]), Downstream: traffic(r.Traffic[relay.Backend])}
+	for k, n := range r.Closes {
+		out.Closes = append(out.Closes, metrics.Close{Code: k.Code, Initiator: k.Initiator, Count: n})
+	}
+	return out
+}
+
+func traffic(c relay.Counters) metrics.Traffic {
+	return metrics.Traffic{TextMessages: c.Messages[0], BinaryMessages: c.Messages[1], MessageBytes: c.Bytes,
+		Frames: metrics.Frames{Text: c.Frames[0], Binary: c.Frames[1], Continuation: c.Frames[2], Close: c.Frames[3], Ping: c.Frames[4], Pong: c.Frames[5]}}
+}
+
+func poolMetrics(p proxy.PoolView) metrics.Pool {
+	out := metrics.Pool{Name: p.Name, ConnectDuration: p.Connect, Stale: p.Stale}
+	for _, b := range p.Backends {
+		out.Backends = append(out.Backends, metrics.Backend{ID: b.ID, State: b.Live.State().String(), Sessions: b.Live.Sessions(),
+			Picks: b.Live.Picks(), Failures: failures(b.Live)})
+	}
+	for _, s := range p.Sources {
+		if c, ok := s.(*consul.Source); ok {
+			st := c.Stats()
+			out.Consul = &metrics.Consul{Index: st.Index, LastContact: st.LastContact, Errors: st.Errors}
+			out.Stale = out.Stale || st.Stale
+		}
+	}
+	return out
+}
+
+// certificates are those of a listener by name; of several with one name, such as an
+// ECDSA and an RSA one, the one that ends first stands for them.
+func certificates(l proxy.ListenerView) (out []metrics.Certificate) {
+	at := map[string]int{}
+	for _, c := range l.Certificates {
+		if i, ok := at[c.Name]; ok {
+			if c.NotAfter.Before(out[i].NotAfter) {
+				out[i].NotAfter = c.NotAfter
+			}
+			continue
+		}
+		at[c.Name] = len(out)
+		out = append(out, metrics.Certificate{Listener: l.Name, Name: c.Name, NotAfter: c.NotAfter})
+	}
+	return out
+}

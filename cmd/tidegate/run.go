@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"math"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/tidegate/tidegate/internal/admin"
+	"github.com/tidegate/tidegate/internal/config"
+	"github.com/tidegate/tidegate/internal/metrics"
+)
+
+func runCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Run the edge (SIGHUP reloads, SIGTERM drains and exits, a second SIGTERM exits now)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			log, level, err := newLogger(file.Log)
+			if err != nil {
+				return err
+			}
+			defer log.Sync()
+			return runEdge(cmd.Context(), newEdge(path, log, level), file)
+		},
+	}
+	configFlag(cmd, &path)
+	return cmd
+}
+
+// newLogger logs to stderr, where a supervisor expects it.
+func newLogger(c config.Log) (*zap.Logger, zap.AtomicLevel, error) {
+	level, err := zap.ParseAtomicLevel(c.Level)
+	if err != nil {
+		return nil, level, err
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	enc.EncodeDuration = zapcore.SecondsDurationEncoder
+	enc.TimeKey = "time"
+	encoder := zapcore.NewJSONEncoder(enc)
+	if c.Format == "console" {
+		enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		enc.EncodeDuration = zapcore.StringDurationEncoder
+		enc.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(enc)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level)), level, nil
+}
+
+// runEdge runs an edge with its first configuration until a signal ends it.
+func runEdge(ctx context.Context, e *edge, file *config.File) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	logOpenFiles(e.log)
+
+	api := admin.New(admin.Options{Address: file.Admin.Address, TokenFile: file.Admin.TokenFile, Edge: view{e}, Log: e.log,
+		Metrics: metrics.Handler(gauges{e}, func(err error) { e.log.Error("a metric cannot be shown", zap.Error(err)) })})
+	if err := api.Listen(); err != nil {
+		return err
+	}
+	if _, err := e.start(file); err != nil {
+		api.Close()
+		return err
+	}
+	background, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := api.Run(background); err != nil {
+			e.log.Error("the admin API has ended", zap.Error(err))
+		}
+	})
+	if e.path != "" {
+		wg.Go(func() { e.follow(background) })
+	}
+	e.log.Info("running", zap.String("version", buildVersion()), zap.String("config", e.path), zap.String("admin", api.Addr()))
+	e.serveSignals(ctx, signals)
+	stop()
+	wg.Wait()
+	e.log.Info("stopped")
+	return nil
+}
+
+// start applies the first configuration.
+func (e *edge) start(file *config.File) (uint64, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	gen, err := e.apply(file)
+	e.tried = file.Digest
+	e.last.LastReload, e.last.LastReloadOK = time.Now(), err == nil
+	if err == nil {
+		e.reloads[reloadOK]++
+	}
+	return gen, err
+}
+
+// serveSignals returns when the edge has shut down.
+func (e *edge) serveSignals(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			e.shutdown(context.Background(), nil)
+			return
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				e.log.Info("signal", zap.Stringer("signal", sig))
+				e.shutdown(context.Background(), signals)
+				return
+			}
+			if e.path != "" {
+				e.Reload(ctx) // it has logged what went wrong
+			}
+		}
+	}
+}
+
+// shutdown drains the edge; another signal than SIGHUP ends what is left at once.
+func (e *edge) shutdown(ctx context.Context, signals <-chan os.Signal) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-signals:
+				if sig != syscall.SIGHUP {
+					e.log.Warn("second signal: ending now", zap.Stringer("signal", sig))
+					cancel()
+					return
+				}
+			}
+		}
+	}()
+	pace := e.file.Load().Shutdown
+	deadline := pace.Deadline
+	if deadline == 0 {
+		deadline = math.MaxInt64
+	}
+	e.srv.Shutdown(ctx, pace.DrainWindow, deadline)
+}
+
+// logOpenFiles raises the limit of open files as far as the process may and logs it:
+// each session needs two.
+func logOpenFiles(log *zap.Logger) {
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if err == nil && limit.Cur < limit.Max {
+		limit.Cur = limit.Max
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+	if err != nil {
+		log.Warn("the limit of open files cannot be raised", zap.Error(err))
+	}
+	log.Info("open files", zap.Uint64("limit", limit.Cur), zap.Uint64("sessions_at_most", limit.Cur/2))
+}

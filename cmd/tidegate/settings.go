@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"go.uber.org/zap"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/discovery/consul"
+	"github.com/tidegate/tidegate/discovery/static"
+	"github.com/tidegate/tidegate/internal/config"
+	"github.com/tidegate/tidegate/proxy"
+	"github.com/tidegate/tidegate/tls"
+)
+
+// Slots of a pool's sources.
+const (
+	staticSlot = "static"
+	consulSlot = "consul"
+)
+
+// settingsOf translates a configuration for package proxy. It reads the files that the
+// upstream legs need and starts nothing. log, which may be nil, is for the sources.
+func settingsOf(f *config.File, log *zap.Logger) (proxy.Settings, error) {
+	var s proxy.Settings
+	var errs []error
+	for i := range f.Listeners {
+		s.Listeners = append(s.Listeners, listenerSettings(&f.Listeners[i]))
+	}
+	for i := range f.Routes {
+		s.Routes = append(s.Routes, routeSettings(&f.Routes[i]))
+	}
+	for i := range f.Pools {
+		p, err := poolSettings(&f.Pools[i], log)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pool %s: %w", f.Pools[i].Name, err))
+		}
+		s.Pools = append(s.Pools, p)
+	}
+	return s, errors.Join(errs...)
+}
+
+func listenerSettings(l *config.Listener) proxy.ListenerSettings {
+	return proxy.ListenerSettings{
+		Name: l.Name, Address: l.Address, TLS: serverTLS(l.TLS), TrustedProxies: l.TrustedProxies,
+		TCP: proxy.TCPSettings{Keepalive: l.TCP.KeepAlive, UserTimeout: l.TCP.UserTimeout,
+			ReceiveBuffer: int(l.TCP.ReceiveBuffer), SendBuffer: int(l.TCP.SendBuffer)},
+		Limits: proxy.ListenerLimits{MaxSessions: l.Limits.MaxSessions, MaxSessionsPerIP: l.Limits.MaxSessionsPerIP,
+			HandshakeTimeout: l.Limits.HandshakeTimeout, MaxHeaderBytes: int(l.Limits.MaxHeaderSize),
+			KeepaliveTimeout: l.Limits.KeepAliveTimeout},
+	}
+}
+
+func serverTLS(t *config.ListenerTLS) *tls.ServerSettings {
+	if t == nil {
+		return nil
+	}
+	s := &tls.ServerSettings{MinVersion: t.MinVersion, NextProtos: t.ALPN}
+	for _, c := range t.Certificates {
+		s.Certificates = append(s.Certificates, tls.KeyPairFiles{CertFile: c.Cert, KeyFile: c.Key})
+	}
+	if t.ClientAuth != nil {
+		s.ClientCAFile = t.ClientAuth.CA
+		switch t.ClientAuth.Mode {
+		case "optional":
+			s.ClientAuth = tls.ClientAuthOptional
+		case "require":
+			s.ClientAuth = tls.ClientAuthRequire
+		default:
+			s.ClientCAFile = ""
+		}
+	}
+	if t.TicketKeys != nil {
+		s.TicketKeyFiles = t.TicketKeys.Files
+	}
+	return s
+}
+
+func routeSettings(r *config.Route) proxy.RouteSettings {
+	protocols := map[string]proxy.Protocol{"any": proxy.AnyProtocol, "websocket": proxy.WebSocketOnly, "http": proxy.HTTPOnly}
+	return proxy.RouteSettings{
+		Name: r.Name, Hosts: r.Match.Hosts, Path: r.Match.Path, Headers: r.Match.Headers, Protocol: protocols[r.Match.Protocol],
+		Pool: r.Pool, SetHeaders: r.Headers.Set, RemoveHeaders: r.Headers.Remove, Origins: r.Origins,
+		WebSocket: proxy.WebSocketSettings{MaxFrameBytes: r.WebSocket.MaxFrameSize, MaxMessageBytes: r.WebSocket.MaxMessageSize,
+			CloseTimeout: r.WebSocket.CloseTimeout, WriteTimeout: r.WebSocket.WriteTimeout,
+			MaxBufferedBytes: int(min(r.WebSocket.MaxBuffered, math.MaxInt32))},
+	}
+}
+
+func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
+	u := p.Upstream
+	s := proxy.PoolSettings{
+		Name:    p.Name,
+		Balance: balance.Options{Policy: p.Balance.Policy, LoadFactor: p.Balance.LoadFactor},
+		HashOn:  hashOn(p.Balance.HashOn),
+		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
+			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
+	}
+	if len(p.Backends) > 0 {
+		s.Sources = append(s.Sources, staticSource(p.Backends))
+	}
+	var errs []error
+	if p.Consul != nil {
+		source, err := consulSource(p, log)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("consul: %w", err))
+		}
+		s.Sources = append(s.Sources, source)
+	}
+	if u.TLS != nil {
+		cfg, err := tls.NewClientConfig(tls.ClientSettings{CAFile: u.TLS.CA, ServerName: u.TLS.ServerName,
+			SkipVerify: u.TLS.SkipVerify, CertFile: u.TLS.Cert, KeyFile: u.TLS.Key})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("upstream.tls: %w", err))
+		}
+		s.Upstream.TLS = cfg
+	}
+	return s, errors.Join(errs...)
+}
+
+func hashOn(h config.HashSource) proxy.HashOn {
+	sources := map[string]proxy.HashSource{"ip": proxy.HashIP, "header": proxy.HashHeader, "cookie": proxy.HashCookie,
+		"query": proxy.HashQuery, "path": proxy.HashPath, "host": proxy.HashHost}
+	return proxy.HashOn{Source: sources[h.From], Name: h.Name}
+}
+
+func staticSource(backends []config.Backend) proxy.SourceSettings {
+	list := make([]discovery.Instance, len(backends))
+	for i, b := range backends {
+		list[i] = discovery.Instance{ID: b.ID, Addr: b.Address, Weight: b.Weight}
+	}
+	return proxy.SourceSettings{Slot: staticSlot, Key: key(list), Source: static.New(list)}
+}
+
+func consulSource(p *config.Pool, log *zap.Logger) (proxy.SourceSettings, error) {
+	c := p.Consul
+	if log != nil {
+		log = log.With(zap.String("pool", p.Name))
+	}
+	source, err := consul.New(consul.Config{
+		Address: c.Address, Service: c.Service, Datacenters: c.Datacenters, Tags: c.Tags, Filter: c.Filter,
+		PassingOnly: c.PassingOnly, Consistency: consul.Consistency(c.Consistency), TokenFile: c.TokenFile,
+		TLS: consul.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}, Wait: c.Wait, Debounce: c.Debounce,
+		EmptyProtection: consul.EmptyProtection{MaxLoss: c.EmptyProtection.MaxLoss, Hold: c.EmptyProtection.Hold},
+		SnapshotFile:    c.SnapshotFile, Logger: log,
+	})
+	return proxy.SourceSettings{Slot: consulSlot, Key: key(c), Source: source}, err
+}
+
+// key says everything that a source is made of.
+func key(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain values only
+	}
+	return string(b)
+}

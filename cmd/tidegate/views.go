@@ -1,0 +1,133 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/internal/admin"
+	"github.com/tidegate/tidegate/proxy"
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// view is an edge as the admin API sees it: admin.Edge.
+type view struct{ *edge }
+
+func (v view) Status() admin.Status {
+	totals, gen := v.srv.Totals(), v.srv.Current()
+	v.mu.Lock()
+	last := v.last
+	v.mu.Unlock()
+	s := admin.Status{Version: buildVersion(), Started: v.started, UptimeSeconds: time.Since(v.started).Seconds(),
+		Generation: gen.Number, Ready: v.srv.Ready(), ShuttingDown: v.srv.Stopping(), Sessions: int64(totals.Live),
+		HandshakesInFlight: int64(totals.Handshaking), SessionsTotal: totals.Opened, Config: last}
+	active := map[string]int64{}
+	routes := v.srv.Routes()
+	for _, r := range routes {
+		for listener, n := range r.Active {
+			active[listener] += n
+		}
+	}
+	for _, l := range gen.Listeners() {
+		s.Listeners = append(s.Listeners, admin.Listener{Name: l.Name, Address: l.Address, TLS: l.TLS, Sessions: active[l.Name]})
+	}
+	for _, r := range routes {
+		s.Routes = append(s.Routes, admin.Route{Name: r.Name, Pool: r.Pool, Sessions: sum(r.Active)})
+	}
+	slices.SortFunc(s.Routes, func(a, b admin.Route) int { return cmp.Compare(a.Name, b.Name) })
+	return s
+}
+
+func sum(m map[string]int64) (n int64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func (v view) Ready() error {
+	switch {
+	case v.srv.Stopping():
+		return admin.ErrShuttingDown
+	case !v.srv.Ready():
+		return errors.New("no configuration has been applied")
+	}
+	return nil
+}
+
+func (v view) Pools() []admin.Pool {
+	pools := v.srv.Pools()
+	out := make([]admin.Pool, len(pools))
+	for i, p := range pools {
+		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: p.Stale, Index: p.Index}
+		for _, b := range p.Backends {
+			out[i].Backends = append(out[i].Backends, admin.Backend{ID: b.ID, Address: b.Addr, Weight: b.Weight,
+				State: b.Live.State().String(), Sessions: b.Live.Sessions(), InFlight: b.Live.InFlight(), Picks: b.Live.Picks(),
+				Failures: failures(b.Live), Node: b.Node, Datacenter: b.Datacenter, Tags: b.Tags, Meta: b.Meta})
+		}
+	}
+	return out
+}
+
+func failures(l *balance.Live) map[string]uint64 {
+	m := map[string]uint64{}
+	for kind := range balance.NumFailureKinds {
+		if n := l.Failures(kind); n > 0 {
+			m[kind.String()] = n
+		}
+	}
+	return m
+}
+
+// Sessions pages by id: ids sort by age, so that a page follows the one before it
+// whatever came and went meanwhile.
+func (v view) Sessions(q admin.SessionQuery) (admin.SessionPage, error) {
+	if q.Cursor != "" && len(q.Cursor) != 13 {
+		return admin.SessionPage{}, admin.ErrBadCursor
+	}
+	all := v.srv.Sessions(func(s *proxy.Session) bool {
+		return s.ID > q.Cursor && (q.Pool == "" || s.Pool == q.Pool) && (q.Backend == "" || s.Backend.ID == q.Backend) &&
+			(q.Route == "" || s.Route == q.Route) && (!q.IP.IsValid() || s.ClientIP == q.IP)
+	})
+	page := admin.SessionPage{}
+	if len(all) > q.Limit {
+		all = all[:q.Limit]
+		page.Next = all[len(all)-1].ID
+	}
+	for _, s := range all {
+		page.Sessions = append(page.Sessions, sessionView(s))
+	}
+	return page, nil
+}
+
+func (v view) Session(id string) (admin.Session, bool) {
+	s := v.srv.Session(id)
+	if s == nil {
+		return admin.Session{}, false
+	}
+	return sessionView(s), true
+}
+
+func sessionView(s *proxy.Session) admin.Session {
+	return admin.Session{ID: s.ID, Route: s.Route, Listener: s.Listener, Pool: s.Pool, Backend: s.Backend.ID, Client: s.Client.String(),
+		State: s.State().String(), Opened: s.Opened, DurationSeconds: time.Since(s.Opened).Seconds(), Subprotocol: s.Subprotocol,
+		Host: s.Host, Path: s.Path, RequestID: s.RequestID,
+		Upstream: trafficView(s.Counts(relay.Client)), Downstream: trafficView(s.Counts(relay.Backend))}
+}
+
+func trafficView(c proxy.Count) admin.Traffic {
+	return admin.Traffic{Messages: c.Messages, Bytes: c.Bytes, Frames: c.Frames}
+}
+
+func (v view) CloseSession(id string, code int, reason string) error {
+	s := v.srv.Session(id)
+	if s == nil || s.State() != proxy.StateOpen {
+		return admin.ErrNoSession
+	}
+	s.Close(ws.StatusCode(code), reason)
+	return nil
+}
