@@ -1,0 +1,30 @@
+# Two commands matter to a new user: make run, make test. CONTRIBUTING.md has the rest.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+# How long a soak runs each of its parts.
+SOAK    ?= 10m
+
+export GOTOOLCHAIN ?= local
+export GOFLAGS     ?= -mod=readonly
+
+.PHONY: run build test check lint soak clean
+
+run: ## a demo edge on https://localhost:8443
+	$(GO) run ./cmd/tidegate demo
+
+build: ## bin/tidegate
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tidegate ./cmd/tidegate
+
+test: ## every test, with the race detector; builds or installs what they need
+	test/run.sh -race ./...
+
+lint: ## format, vet, static analysis, dependencies and other systems
+	test/lint.sh
+
+check: lint test ## what CI runs
+
+soak: ## the long runs: each fuzz target and each endurance test for $(SOAK)
+	test/soak.sh $(SOAK)
+
+clean:
+	rm -rf bin .cache test/npm/node_modules
