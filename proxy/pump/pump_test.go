@@ -150,11 +150,19 @@ func (p *peerConn) send(b ...[]byte) {
 
 // next reads one frame and unmasks it.
 func (p *peerConn) next() (ws.Frame, error) {
-	f, err := ws.ReadFrame(p)
-	if err == nil && f.Header.Masked {
+	var f ws.Frame
+	var err error
+	if f.Header, err = ws.ReadHeader(p); err != nil {
+		return f, err
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	if _, err := io.ReadFull(p, f.Payload); err != nil {
+		return f, err
+	}
+	if f.Header.Masked {
 		f = ws.UnmaskFrameInPlace(f)
 	}
-	return f, err
+	return f, nil
 }
 
 // expect reads one frame and holds it against what it should be.
