@@ -23,6 +23,7 @@ type clientConn struct {
 	remote   netip.AddrPort
 	deadline time.Time // of the first request head; zero: none
 	served   atomic.Bool
+	hijacked bool // written and read in the handler
 	closed   sync.Once
 	onClose  func(*clientConn)
 	received atomic.Int64

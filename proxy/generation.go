@@ -72,7 +72,7 @@ var ErrStopping = errors.New("the edge is shutting down")
 // Prepare does everything of a new configuration that can fail. On an error nothing has
 // changed; otherwise other configurations wait until Commit or Discard.
 func (s *Server) Prepare(settings Settings) (*Next, error) {
-	s.applying.Lock()
+	s.applying.Lock() // held until Commit or Discard, but not during a shutdown
 	n := &Next{srv: s, gen: &Generation{}}
 	err := n.prepare(settings)
 	if err != nil {
@@ -203,10 +203,10 @@ func (n *Next) commitListeners(before *Generation) {
 		if e.ln.endpoint.Swap(e) == e {
 			continue
 		}
-		s.start(e.serve)
 		if e.store != nil {
 			e.unwatch = s.start(e.watchCertificates)
 		}
+		s.start(e.serve)
 		if s.listeners[e.Address] == nil {
 			e.ln.stop = s.start(e.ln.run)
 			s.log.Info("listening", zap.String("listener", e.Name), zap.Stringer("address", e.ln.socket.Addr()), zap.Bool("tls", e.store != nil))
@@ -214,7 +214,7 @@ func (n *Next) commitListeners(before *Generation) {
 	}
 	for _, e := range before.endpoints {
 		if !kept[e] {
-			s.start(e.retire)
+			e.retire()
 		}
 	}
 	for address, ln := range s.listeners {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,10 +33,16 @@ type handshake struct {
 
 // serve is the HTTP handler of every listener.
 func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
-	s.stats.handshaking.Add(1)
-	defer s.stats.handshaking.Add(-1)
 	conn, _ := r.Context().Value(connKey{}).(*clientConn)
 	conn.served.Store(true)
+	s.stats.handshaking.Add(1)
+	defer func() {
+		s.stats.handshaking.Add(-1)
+		s.sessions.wake()
+		if conn.hijacked {
+			e.conns.Done()
+		}
+	}()
 	h := &handshake{srv: s, endpoint: e, conn: conn, r: r, start: time.Now(), origin: originOf(r, conn.remote, e.TrustedProxies)}
 	asks := asksWebSocket(r)
 	if !asks && s.Plain != nil {
@@ -163,6 +170,7 @@ var strippedHeaders = []string{"Sec-Websocket-Extensions", "Content-Length",
 // relayAnswer gives the client the backend's own answer as it came.
 func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	defer u.stream.Close()
+	defer context.AfterFunc(h.r.Context(), func() { u.stream.Close() })()
 	u.backend.Live.Release()
 	if u.res.StatusCode >= 500 {
 		u.backend.Live.Fail(balance.FailureStatus)
@@ -260,7 +268,6 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
-	h.srv.sessions.add(s)
 	backend, backendHead := u.leg(ws.WriteTimeout)
 	s.engine.Store(pump.Start(pump.Config{
 		Relay:  relay.New(h.route.relay),
@@ -269,6 +276,7 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 		BufferBytes: ws.MaxBufferedBytes, CloseTimeout: ws.CloseTimeout,
 		Count: s.count, Closing: s.closing, Done: s.closed,
 	}))
+	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
 		// shutdown goes by.

@@ -25,7 +25,6 @@ type listener struct {
 	socket   *net.TCPListener
 	endpoint atomic.Pointer[endpoint]
 	limits   limits
-	conns    sync.WaitGroup // connections on their way to HTTP
 	stop     context.CancelFunc
 }
 
@@ -36,6 +35,7 @@ type endpoint struct {
 	tlsBase *cryptotls.Config
 	queue   *queue
 	http    *http.Server
+	conns   sync.WaitGroup // that the HTTP server has, each until its last handler is done
 	store   *tls.Store
 	unwatch context.CancelFunc // stops following the certificate files
 }
@@ -50,7 +50,9 @@ func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
 		ReadHeaderTimeout: s.Limits.HandshakeTimeout,
 		IdleTimeout:       s.Limits.KeepaliveTimeout,
 		MaxHeaderBytes:    headerLimit(s.Limits.MaxHeaderBytes),
+		BaseContext:       func(net.Listener) context.Context { return l.srv.ctx },
 		ConnContext:       withConn,
+		ConnState:         e.track,
 		ErrorLog:          zap.NewStdLog(l.srv.noise.Named("http")),
 	}
 	return e
@@ -65,11 +67,38 @@ func headerLimit(n int) int {
 	return max(1, n-4<<10)
 }
 
-// serve runs the HTTP server of the endpoint until it is retired or ctx is done.
-func (e *endpoint) serve(ctx context.Context) {
-	defer context.AfterFunc(ctx, func() { e.http.Close() })()
-	e.http.Serve(e.queue)
+// track counts the connections of the HTTP server. A hijacked one is counted out at the
+// end of its handler.
+func (e *endpoint) track(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		e.conns.Add(1)
+	case http.StateHijacked:
+		connOf(c).hijacked = true
+	case http.StateClosed:
+		e.conns.Done()
+	}
 }
+
+// serve runs the HTTP server of the endpoint until it is retired or ctx is done, and
+// returns when the last handler has: requests under way are finished, also those whose
+// head has not come yet. Sessions are no concern of the server any more.
+func (e *endpoint) serve(ctx context.Context) {
+	stop := context.AfterFunc(ctx, e.retire)
+	e.http.Serve(e.queue)
+	stop()
+	if e.unwatch != nil {
+		e.unwatch()
+	}
+	e.http.SetKeepAlivesEnabled(false)
+	ctx, cancel := context.WithTimeout(ctx, retireTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { e.http.Close() })()
+	e.conns.Wait()
+}
+
+// retire ends the endpoint: it takes no connection any more.
+func (e *endpoint) retire() { e.queue.Close() }
 
 // watchCertificates follows the certificate files of the endpoint.
 func (e *endpoint) watchCertificates(ctx context.Context) {
@@ -84,20 +113,6 @@ func (e *endpoint) watchCertificates(ctx context.Context) {
 	})
 }
 
-// retire ends the endpoint's idle connections; requests under way are finished, and
-// sessions are no concern of its server any more.
-func (e *endpoint) retire(ctx context.Context) {
-	e.queue.Close()
-	if e.unwatch != nil {
-		e.unwatch()
-	}
-	ctx, cancel := context.WithTimeout(ctx, retireTimeout)
-	defer cancel()
-	if e.http.Shutdown(ctx) != nil {
-		e.http.Close()
-	}
-}
-
 // run accepts until the listener is closed.
 func (l *listener) run(ctx context.Context) {
 	delay := time.Duration(0)
@@ -107,7 +122,7 @@ func (l *listener) run(ctx context.Context) {
 		case err == nil:
 			delay = 0
 			e := l.endpoint.Load()
-			l.conns.Go(func() { e.welcome(l.srv.ctx, c) })
+			l.srv.wg.Go(func() { e.welcome(l.srv.ctx, c) })
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return

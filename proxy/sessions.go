@@ -15,11 +15,11 @@ type sessions struct {
 		sync.Mutex
 		byID map[string]*Session
 	}
-	removed chan struct{} // capacity 1: some session has gone
+	woken chan struct{} // capacity 1: a session or a request has gone
 }
 
 func newSessions() *sessions {
-	s := &sessions{removed: make(chan struct{}, 1)}
+	s := &sessions{woken: make(chan struct{}, 1)}
 	for i := range s.shards {
 		s.shards[i].byID = map[string]*Session{}
 	}
@@ -38,11 +38,15 @@ func (s *sessions) shard(id string) *struct {
 	return &s.shards[n%sessionShards]
 }
 
+// add makes a session known whose engine runs, so that whoever finds it can close it;
+// it may have ended already.
 func (s *sessions) add(x *Session) {
 	sh := s.shard(x.ID)
 	sh.Lock()
 	defer sh.Unlock()
-	sh.byID[x.ID] = x
+	if x.State() != StateClosed {
+		sh.byID[x.ID] = x
+	}
 }
 
 func (s *sessions) remove(x *Session) {
@@ -50,8 +54,13 @@ func (s *sessions) remove(x *Session) {
 	sh.Lock()
 	delete(sh.byID, x.ID)
 	sh.Unlock()
+	s.wake()
+}
+
+// wake lets wait look again.
+func (s *sessions) wake() {
 	select {
-	case s.removed <- struct{}{}:
+	case s.woken <- struct{}{}:
 	default:
 	}
 }
@@ -89,11 +98,12 @@ func (s *sessions) list(match func(*Session) bool) (out []*Session) {
 	return out
 }
 
-// wait returns when there is no session any more. It has one caller at a time.
-func (s *sessions) wait(ctx context.Context) error {
-	for s.len() > 0 {
+// wait returns when no request under way could become a session, as quiet tells, and
+// there is no session any more. It has one caller at a time.
+func (s *sessions) wait(ctx context.Context, quiet func() bool) error {
+	for !quiet() || s.len() > 0 {
 		select {
-		case <-s.removed:
+		case <-s.woken:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -15,40 +15,41 @@ const (
 	shutdownReason = "shutdown"
 )
 
-// Shutdown ends the edge: it stops accepting, closes the sessions with 1001 spread over
-// window, and ends at once what is left when deadline has passed or ctx is done; 0 of
-// either is no time at all. It returns when nothing of the server runs any more.
+// Shutdown ends the edge: it stops accepting, refuses new handshakes, closes the sessions
+// with 1001 spread over window, and ends at once what is left when deadline has passed
+// or ctx is done; 0 of either is no time at all. It returns when nothing of the server
+// runs any more.
 func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	s.stopping.Store(true)
-	s.applying.Lock() // the last configuration has been applied
-	defer s.applying.Unlock()
+	s.applying.Lock()
+	listeners, pools := s.listeners, s.pools // the last ones
+	s.applying.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 
-	for _, ln := range s.listeners {
+	for _, ln := range listeners {
 		ln.close()
 	}
 	for _, e := range s.current.Load().endpoints {
-		s.start(e.retire)
+		e.retire()
 	}
 	s.log.Info("shutting down", zap.Int("sessions", s.sessions.len()), zap.Duration("window", window), zap.Duration("deadline", deadline))
-	s.closeOver(ctx, window)
-	if s.sessions.wait(ctx) != nil {
-		left := s.sessions.list(nil)
-		s.log.Warn("sessions did not end in time", zap.Int("sessions", len(left)))
-		for _, x := range left {
-			x.kill()
-		}
-		s.sessions.wait(context.Background())
-	}
-	for _, p := range s.pools {
-		p.close()
+	stop := s.start(func(ctx context.Context) { s.closeOver(ctx, window) })
+	err := s.sessions.wait(ctx, func() bool { return s.stats.handshaking.Load() == 0 })
+	stop()
+	if err != nil {
+		s.log.Warn("not all ended in time", zap.Int("sessions", s.sessions.len()), zap.Int64("requests", s.stats.handshaking.Load()))
 	}
 	s.cancel()
-	for _, ln := range s.listeners {
-		ln.conns.Wait()
+	for _, p := range pools {
+		p.close()
 	}
 	s.wg.Wait()
+	// No handler runs any more, so that these are all.
+	for _, x := range s.sessions.list(nil) {
+		x.kill()
+	}
+	s.sessions.wait(context.Background(), func() bool { return true })
 }
 
 // closeOver closes all sessions, one in each equal slot of the window, at a random
