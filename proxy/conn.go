@@ -49,6 +49,15 @@ func (c *clientConn) Close() error {
 	return err
 }
 
+// CloseWrite ends our direction, so that net/http can let an answer arrive before it
+// closes a connection on which unread bytes wait.
+func (c *clientConn) CloseWrite() error {
+	if t, ok := c.Conn.(*cryptotls.Conn); ok {
+		return t.CloseWrite()
+	}
+	return c.stream.CloseWrite()
+}
+
 // leg returns the connection as one leg of a session.
 func (c *clientConn) leg(writeTimeout time.Duration) pump.Conn {
 	c.stream.SetProgressTimeout(writeTimeout)

@@ -54,6 +54,8 @@ func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
 		ConnContext:       withConn,
 		ConnState:         e.track,
 		ErrorLog:          zap.NewStdLog(l.srv.noise.Named("http")),
+		// No request goes past serve.
+		DisableGeneralOptionsHandler: true,
 	}
 	return e
 }
