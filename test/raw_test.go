@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"crypto/sha1"
 	"crypto/tls"
@@ -113,10 +114,16 @@ func (r *rawEnd) write(p []byte) {
 
 func (r *rawEnd) wantSwitching() {
 	r.t.Helper()
+	must(r.t, r.switched())
+}
+
+// switched reads a 101.
+func (r *rawEnd) switched() error {
 	res, err := http.ReadResponse(r.r, nil)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		r.t.Fatalf("%s: got %v, %v, want a 101", r.who(), res, err)
+	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
+		err = fmt.Errorf("%s: got %s, want a 101", r.who(), res.Status)
 	}
+	return err
 }
 
 // readFrame reads a frame; of what a client sends the mask is taken off.
@@ -147,10 +154,8 @@ func (r *rawEnd) match(p []byte) error {
 	buf := make([]byte, 256<<10)
 	for at := 0; at < len(p); {
 		n, err := r.r.Read(buf[:min(len(buf), len(p)-at)])
-		for i, b := range buf[:n] {
-			if b != p[at+i] {
-				return fmt.Errorf("%s: byte %d of %d is %#x, want %#x", r.who(), at+i, len(p), b, p[at+i])
-			}
+		if !bytes.Equal(buf[:n], p[at:at+n]) {
+			return fmt.Errorf("%s: %d bytes from %d of %d on are not what was sent", r.who(), n, at, len(p))
 		}
 		at += n
 		if err != nil && at < len(p) {
