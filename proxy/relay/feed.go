@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -20,12 +21,11 @@ func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers)
 		switch {
 		case in.left > 0:
 			p = r.payload(from, p, now, out)
-		case in.hold != nil:
-			var whole bool
-			if p, whole = in.collect(p); whole {
-				held := in.hold
-				in.hold = nil
-				if err := r.control(from, held[:len(held)-int(in.head.Length)], held[len(held)-int(in.head.Length):], now, out); err != nil {
+		case in.held != nil:
+			var whole *heldFrame
+			if p, whole = in.collect(p); whole != nil {
+				n := len(whole.bytes) - int(whole.head.Length)
+				if err := r.control(from, whole.head, whole.bytes[:n], whole.bytes[n:], now, out); err != nil {
 					return r.violation(from, err, now, out, back)
 				}
 			}
@@ -50,18 +50,16 @@ func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers)
 func (r *Relay) begin(from Side, h ws.Header, raw []byte, split bool, rest []byte, now time.Duration, out *Buffers) ([]byte, error) {
 	in := &r.in[from]
 	if h.OpCode.IsControl() {
-		in.head = h
 		n := int(h.Length)
 		if len(rest) < n {
-			in.hold = make([]byte, 0, len(raw)+n)
-			in.hold = append(append(in.hold, raw...), rest...)
+			held := append(make([]byte, 0, len(raw)+n), raw...)
+			in.held = &heldFrame{h, append(held, rest...)}
 			return nil, nil
 		}
 		if split {
-			in.hold = append(make([]byte, 0, len(raw)+n), raw...)
-			raw, in.hold = in.hold, nil
+			raw = bytes.Clone(raw) // the decoder's, and what goes out outlives the call
 		}
-		return rest[n:], r.control(from, raw, rest[:n], now, out)
+		return rest[n:], r.control(from, h, raw, rest[:n], now, out)
 	}
 	if err := in.admit(h, r.opt); err != nil {
 		return nil, err
@@ -128,23 +126,29 @@ func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
 	r.release(peer(from), now, out)
 }
 
-// collect takes what p holds of a control frame that was cut.
-func (in *input) collect(p []byte) (rest []byte, whole bool) {
-	n := min(len(p), cap(in.hold)-len(in.hold))
-	in.hold = append(in.hold, p[:n]...)
-	return p[n:], len(in.hold) == cap(in.hold)
+// collect takes what p holds of a control frame that was cut, and returns the frame once
+// it is whole.
+func (in *input) collect(p []byte) (rest []byte, whole *heldFrame) {
+	h := in.held
+	n := min(len(p), cap(h.bytes)-len(h.bytes))
+	h.bytes = append(h.bytes, p[:n]...)
+	if len(h.bytes) < cap(h.bytes) {
+		return p[n:], nil
+	}
+	in.held = nil
+	return p[n:], h
 }
 
 // control takes a whole control frame.
-func (r *Relay) control(from Side, raw, payload []byte, now time.Duration, out *Buffers) error {
+func (r *Relay) control(from Side, h ws.Header, raw, payload []byte, now time.Duration, out *Buffers) error {
 	in := &r.in[from]
-	if in.head.OpCode == ws.OpClose {
-		return r.closeFrame(from, raw, payload, now, out)
+	if h.OpCode == ws.OpClose {
+		return r.closeFrame(from, h, raw, payload, now, out)
 	}
 	if to := &r.out[peer(from)]; to.closeSent || to.shut {
 		return nil
 	}
-	in.Frames[opIndex(in.head.OpCode)]++
+	in.Frames[opIndex(h.OpCode)]++
 	out.add(raw)
 	out.add(payload)
 	return nil
@@ -152,12 +156,12 @@ func (r *Relay) control(from Side, raw, payload []byte, now time.Duration, out *
 
 // closeFrame takes a Close frame: the first Close goes on to the peer as it came, and so
 // does the answer to one that the peer sent.
-func (r *Relay) closeFrame(from Side, raw, payload []byte, now time.Duration, out *Buffers) error {
+func (r *Relay) closeFrame(from Side, h ws.Header, raw, payload []byte, now time.Duration, out *Buffers) error {
 	in, to := &r.in[from], peer(from)
 	var body [frame.MaxControlBytes]byte
 	n := copy(body[:], payload)
-	if in.head.Masked {
-		ws.Cipher(body[:n], in.head.Mask, 0)
+	if h.Masked {
+		ws.Cipher(body[:n], h.Mask, 0)
 	}
 	code, reason, err := frame.ParseClose(body[:n])
 	if err != nil {

@@ -16,15 +16,13 @@ const (
 	Client Side = iota
 	// Backend is the side that the edge connected to.
 	Backend
-	// Next is the backend that a session is moving to.
-	Next
 
 	numSides
 )
 
 // String returns the name of the side in lower case.
 func (s Side) String() string {
-	return [...]string{"client", "backend", "next"}[s]
+	return [...]string{"client", "backend"}[s]
 }
 
 // Options are what a route sets for its sessions. They are shared by relays and never
@@ -49,18 +47,24 @@ type Relay struct {
 // input is what has come from a side.
 type input struct {
 	dec  frame.Decoder
-	left int64  // payload of the present data frame that has not come
-	drop bool   // the present data frame goes nowhere
-	text bool   // the present message is text
-	size int64  // of the present message so far
-	hold []byte // a control frame that was cut, as far as it came
-	head ws.Header
+	left int64 // payload of the present data frame that has not come
+	drop bool  // the present data frame goes nowhere
+	text bool  // the present message is text
+	size int64 // of the present message so far
+	held *heldFrame
 	Counters
 
 	closed bool // a Close came: nothing counts any more
 	broken bool // the stream lost its place: nothing can be read any more
 	ended  bool // end of stream
 	code   ws.StatusCode
+}
+
+// heldFrame is a control frame that was cut, as far as it has come: all of its header,
+// and payload up to the capacity.
+type heldFrame struct {
+	head  ws.Header
+	bytes []byte
 }
 
 // output is what goes to a side.
