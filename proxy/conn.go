@@ -59,8 +59,7 @@ func (c *clientConn) CloseWrite() error {
 }
 
 // leg returns the connection as one leg of a session.
-func (c *clientConn) leg(writeTimeout time.Duration) pump.Conn {
-	c.stream.SetProgressTimeout(writeTimeout)
+func (c *clientConn) leg() pump.Conn {
 	if t, ok := c.Conn.(*cryptotls.Conn); ok {
 		return pump.NewTLSStream(t, c.stream)
 	}

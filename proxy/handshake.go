@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/pump"
-	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 // handshake is a request on its way to becoming a session.
@@ -254,7 +254,6 @@ func (h *handshake) answer(u *upstream) []byte {
 // open is the transition from handshaking to open.
 func (h *handshake) open(u *upstream, clientHead []byte) {
 	number, id := h.srv.ids.new()
-	ws := h.route.WebSocket
 	s := &Session{
 		ID: id, number: number, Listener: h.endpoint.Name, Route: h.route.Name, Pool: h.route.pool.Name, Backend: u.backend,
 		Client: h.conn.remote, ClientIP: h.origin.client, Opened: time.Now(), Host: h.r.Host, Path: h.r.URL.Path,
@@ -268,14 +267,10 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
-	backend, backendHead := u.leg(ws.WriteTimeout)
-	s.engine.Store(pump.Start(pump.Config{
-		Relay:  relay.New(h.route.relay),
-		Client: h.conn.leg(ws.WriteTimeout), Backend: backend,
-		ClientHead: clientHead, BackendHead: backendHead,
-		BufferBytes: ws.MaxBufferedBytes, CloseTimeout: ws.CloseTimeout,
-		Count: s.count, Closing: s.closing, Done: s.closed,
-	}))
+	backend, backendHead := u.leg()
+	var running engine.Session = pump.Start(h.route.engine, (*observed)(s),
+		pump.Leg{Conn: h.conn.leg(), Head: clientHead}, pump.Leg{Conn: backend, Head: backendHead})
+	s.engine.Store(&running)
 	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
@@ -285,8 +280,8 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 }
 
 // sessionEnded is what the server does when a session has ended.
-func (s *Server) sessionEnded(l *limits) func(*Session, pump.Result) {
-	return func(x *Session, _ pump.Result) {
+func (s *Server) sessionEnded(l *limits) func(*Session) {
+	return func(x *Session) {
 		x.Backend.Live.Close()
 		l.release(x.ClientIP)
 		s.sessions.remove(x)

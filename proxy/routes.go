@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -16,7 +17,7 @@ type route struct {
 	RouteSettings
 	headers []headerCondition
 	origins map[string]bool
-	relay   *relay.Options
+	engine  *engine.Options
 	pool    *poolView
 	stats   *RouteStats
 }
@@ -34,11 +35,9 @@ func newRoute(s RouteSettings, pool *poolView, stats *RouteStats) *route {
 			r.origins[strings.ToLower(o)] = true
 		}
 	}
-	r.relay = &relay.Options{
-		MaxFrameBytes:   s.WebSocket.MaxFrameBytes,
-		MaxMessageBytes: s.WebSocket.MaxMessageBytes,
-		CloseTimeout:    s.WebSocket.CloseTimeout,
-	}
+	ws := s.WebSocket
+	r.engine = &engine.Options{BufferBytes: ws.MaxBufferedBytes, WriteTimeout: ws.WriteTimeout,
+		Relay: relay.Options{MaxFrameBytes: ws.MaxFrameBytes, MaxMessageBytes: ws.MaxMessageBytes, CloseTimeout: ws.CloseTimeout}}
 	return r
 }
 

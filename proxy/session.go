@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
-	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -40,12 +40,11 @@ type Session struct {
 	Subprotocol, RequestID    string
 	number                    uint64
 	state                     atomic.Uint32
-	engine                    atomic.Pointer[pump.Session]
-	ended                     func(*Session, pump.Result)
+	engine                    atomic.Pointer[engine.Session]
+	ended                     func(*Session)
 	stats                     *RouteStats
 	active                    *atomic.Int64
 	log                       *zap.Logger
-	counted                   [2]relay.Counters // the engine's
 	messages, frames, payload [2]atomic.Uint64
 }
 
@@ -64,22 +63,28 @@ func (s *Session) Counts(from relay.Side) Count {
 // 1001 for the backend. It does not wait.
 func (s *Session) Close(code ws.StatusCode, reason string) {
 	if e := s.engine.Load(); e != nil {
-		e.Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
+		(*e).Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
 	}
 }
 
 // kill ends the session at once.
 func (s *Session) kill() {
 	if e := s.engine.Load(); e != nil {
-		e.Kill()
+		(*e).Kill()
 	}
 }
 
-// closing is the transition from open, told by the engine.
-func (s *Session) closing() { s.state.CompareAndSwap(uint32(StateOpen), uint32(StateClosing)) }
+// observed is a session as its engine sees it: engine.Observer.
+type observed Session
 
-// closed is the last transition.
-func (s *Session) closed(res pump.Result) {
+// Closing is the transition from open.
+func (o *observed) Closing() {
+	(*Session)(o).state.CompareAndSwap(uint32(StateOpen), uint32(StateClosing))
+}
+
+// Done is the last transition.
+func (o *observed) Done(res engine.Result) {
+	s := (*Session)(o)
 	s.state.Store(uint32(StateClosed))
 	if res.Cause == relay.BackendGone {
 		s.Backend.Live.Fail(balance.FailureAborted)
@@ -92,28 +97,28 @@ func (s *Session) closed(res pump.Result) {
 	s.stats.SessionDuration.Observe(time.Since(s.Opened).Seconds())
 	s.active.Add(-1)
 	s.logEnd(res)
-	s.ended(s, res)
+	s.ended(s)
 }
 
-// count publishes what came from a side; the engine serialises the calls.
-func (s *Session) count(from relay.Side, c *relay.Counters) {
-	before := &s.counted[from]
-	s.stats.add(s.number, from, c, before)
-	*before = *c
+// Count publishes what came from a side.
+func (o *observed) Count(from relay.Side, c *relay.Counters, _ int) {
+	s := (*Session)(o)
+	s.stats.add(s.number, from, c)
 	var frames uint64
 	for _, n := range c.Frames {
 		frames += n
 	}
-	s.frames[from].Store(frames)
-	s.messages[from].Store(c.Messages[0] + c.Messages[1])
-	s.payload[from].Store(c.Bytes)
+	s.frames[from].Add(frames)
+	s.messages[from].Add(c.Messages[0] + c.Messages[1])
+	s.payload[from].Add(c.Bytes)
+	*c = relay.Counters{}
 }
 
 func (s *Session) logOpen() {
 	s.log.Info("session opened", s.fields(zap.String("host", s.Host), zap.String("path", bounded(s.Path)), zap.String("subprotocol", s.Subprotocol))...)
 }
 
-func (s *Session) logEnd(res pump.Result) {
+func (s *Session) logEnd(res engine.Result) {
 	up, down := s.Counts(relay.Client), s.Counts(relay.Backend)
 	fields := s.fields(zap.Duration("duration", time.Since(s.Opened)),
 		zap.Uint64("messages_upstream", up.Messages), zap.Uint64("bytes_upstream", up.Bytes),

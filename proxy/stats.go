@@ -134,21 +134,21 @@ func (s *RouteStats) live() bool {
 	return false
 }
 
-// add counts what came from one side since before.
-func (s *RouteStats) add(shard uint64, from relay.Side, c, before *relay.Counters) {
+// add counts what came from one side.
+func (s *RouteStats) add(shard uint64, from relay.Side, c *relay.Counters) {
 	t := &s.traffic[shard%trafficShards].Traffic[from]
-	for i := range c.Frames {
-		if d := c.Frames[i] - before.Frames[i]; d != 0 {
-			t.Frames[i].Add(d)
+	for i, n := range c.Frames {
+		if n != 0 {
+			t.Frames[i].Add(n)
 		}
 	}
-	for i := range c.Messages {
-		if d := c.Messages[i] - before.Messages[i]; d != 0 {
-			t.Messages[i].Add(d)
+	for i, n := range c.Messages {
+		if n != 0 {
+			t.Messages[i].Add(n)
 		}
 	}
-	if d := c.Bytes - before.Bytes; d != 0 {
-		t.Bytes.Add(d)
+	if c.Bytes != 0 {
+		t.Bytes.Add(c.Bytes)
 	}
 }
 

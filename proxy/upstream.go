@@ -44,10 +44,9 @@ func (u *upstream) conn() net.Conn {
 
 // leg returns the connection as one leg of a session, and the bytes that came behind
 // the 101.
-func (u *upstream) leg(writeTimeout time.Duration) (pump.Conn, []byte) {
+func (u *upstream) leg() (pump.Conn, []byte) {
 	head, _ := u.in.Peek(u.in.Buffered())
 	u.stream.SetDeadline(time.Time{})
-	u.stream.SetProgressTimeout(writeTimeout)
 	if u.tls != nil {
 		return pump.NewTLSStream(u.tls, u.stream), bytes.Clone(head)
 	}

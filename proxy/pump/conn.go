@@ -19,6 +19,9 @@ type Conn interface {
 	// that waits returns.
 	Abort() error
 	SetReadDeadline(t time.Time) error
+	// SetProgressTimeout bounds how long a Write may wait without a byte taken; 0 is for
+	// ever.
+	SetProgressTimeout(d time.Duration)
 }
 
 // Stream is a TCP or Unix connection whose writes fail when they make no progress for

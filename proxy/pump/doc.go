@@ -14,7 +14,7 @@
 //   - the mutex is never held over I/O;
 //   - a write error ends nothing by itself: the side is read to its end, so that its
 //     last words arrive;
-//   - memory: one read buffer a side, between [minBufferBytes] and Config.BufferBytes,
+//   - memory: one read buffer a side, between [minBufferBytes] and Options.BufferBytes,
 //     and in the queue no more than that and a few control frames.
 //
 // Every goroutine of a session ends when both connections have ended; [Session.Kill]

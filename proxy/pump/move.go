@@ -66,7 +66,7 @@ func (s *Session) read(from relay.Side, head []byte) {
 		s.feed(from, head, &out, &back)
 	}
 	conn := s.legs[from].conn
-	r := newReader(s.cfg.BufferBytes)
+	r := newReader(s.opt.BufferBytes)
 	defer r.release()
 	for {
 		p := r.buf()
@@ -85,10 +85,8 @@ func (s *Session) read(from relay.Side, head []byte) {
 // feed gives bytes to the relay and sees what comes of them written.
 func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 	s.mu.Lock()
-	s.cfg.Relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
-	if s.cfg.Count != nil {
-		s.cfg.Count(from, s.cfg.Relay.Counters(from))
-	}
+	s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
+	s.obs.Count(from, s.relay.Counters(from), 0)
 	s.inject(from, back)
 	s.changed()
 	s.send(other(from), out)
@@ -105,7 +103,7 @@ func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
 	if l.err == nil && !errors.Is(err, io.EOF) {
 		l.err = err
 	}
-	s.cfg.Relay.End(from, s.now(), out, back)
+	s.relay.End(from, s.now(), out, back)
 	s.changed()
 	s.send(other(from), out)
 	s.send(from, back)
@@ -136,7 +134,7 @@ func (s *Session) inject(to relay.Side, b *relay.Buffers) {
 	for _, seg := range b.Segments() {
 		l.queue = append(l.queue, seg...)
 	}
-	if l.busy || len(l.queue) == 0 && (l.shut || !s.cfg.Relay.Shut(to)) {
+	if l.busy || len(l.queue) == 0 && (l.shut || !s.relay.Shut(to)) {
 		return
 	}
 	l.busy = true
@@ -159,7 +157,7 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 			segs = [][]byte{l.queue}
 			l.queue = nil
 		}
-		end := len(segs) == 0 && s.cfg.Relay.Shut(to)
+		end := len(segs) == 0 && s.relay.Shut(to)
 		if len(segs) == 0 && !end {
 			break
 		}
@@ -170,8 +168,8 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 		segs = nil
 		if err != nil {
 			s.writeFailed(to, err)
-		} else if s.cfg.Relay.Closing() {
-			s.cfg.Relay.Progress(to, s.now())
+		} else if s.relay.Closing() {
+			s.relay.Progress(to, s.now())
 			s.changed()
 		}
 	}
@@ -207,7 +205,7 @@ func (s *Session) writeFailed(to relay.Side, err error) {
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		l.conn.Abort()
-	} else if s.cfg.CloseTimeout > 0 {
-		l.conn.SetReadDeadline(time.Now().Add(s.cfg.CloseTimeout))
+	} else if s.opt.Relay.CloseTimeout > 0 {
+		l.conn.SetReadDeadline(time.Now().Add(s.opt.Relay.CloseTimeout))
 	}
 }

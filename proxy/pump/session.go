@@ -4,42 +4,22 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
-// Config is what a session is made of. The session owns the connections from Start on.
-type Config struct {
-	Relay           *relay.Relay
-	Client, Backend Conn
-	// ClientHead and BackendHead are bytes that came behind the handshake of each leg.
-	ClientHead, BackendHead []byte
-	// BufferBytes bounds a read buffer, and with it what is held for each direction; 0
-	// is 32 KiB. Less than 1 KiB counts as 1 KiB.
-	BufferBytes int
-	// CloseTimeout bounds how long a side that can no longer be written to is still
-	// read for its last words; 0 is no limit.
-	CloseTimeout time.Duration
-	// Count, if set, is called after each batch that came from a side, serialised, with
-	// that side's counters. It must not block or call the session.
-	Count func(from relay.Side, c *relay.Counters)
-	// Closing, if set, is called once, serialised with Count, when the session has
-	// begun to end. It must not block or call the session.
-	Closing func()
-	// Done is called once, when both connections are closed.
-	Done func(Result)
-}
-
-// Result is how a session ended.
-type Result struct {
-	relay.Verdict
-	// ClientErr and BackendErr are what ended each connection, if it was not an orderly
-	// end of stream. os.ErrDeadlineExceeded is a write without progress.
-	ClientErr, BackendErr error
+// Leg is one connection of a session on its way to the engine.
+type Leg struct {
+	Conn Conn
+	// Head are bytes that came behind the handshake.
+	Head []byte
 }
 
 // Session is one running session. Its methods may be called from anywhere.
 type Session struct {
-	cfg   Config
+	relay *relay.Relay
+	opt   *engine.Options
+	obs   engine.Observer
 	start time.Time
 
 	mu      sync.Mutex
@@ -62,14 +42,17 @@ type leg struct {
 	err    error
 }
 
-// Start begins to move bytes, on two goroutines of its own.
-func Start(cfg Config) *Session {
-	s := &Session{cfg: cfg, start: time.Now(), running: 2}
+// Start begins a session, on two goroutines of its own. It owns the connections from
+// then on. opt must outlive the session.
+func Start(opt *engine.Options, obs engine.Observer, client, backend Leg) *Session {
+	s := &Session{relay: relay.New(&opt.Relay), opt: opt, obs: obs, start: time.Now(), running: 2}
 	s.moved.L = &s.mu
-	s.legs[relay.Client].conn, s.legs[relay.Backend].conn = cfg.Client, cfg.Backend
-	go s.read(relay.Client, cfg.ClientHead)
-	go s.read(relay.Backend, cfg.BackendHead)
-	s.cfg.ClientHead, s.cfg.BackendHead = nil, nil
+	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
+		leg.Conn.SetProgressTimeout(opt.WriteTimeout)
+		s.legs[side].conn = leg.Conn
+	}
+	go s.read(relay.Client, client.Head)
+	go s.read(relay.Backend, backend.Head)
 	return s
 }
 
@@ -86,7 +69,7 @@ func (s *Session) Close(e relay.Ending) {
 	if s.running == 0 {
 		return
 	}
-	s.cfg.Relay.Close(e, s.now(), &toClient, &toBackend)
+	s.relay.Close(e, s.now(), &toClient, &toBackend)
 	s.inject(relay.Client, &toClient)
 	s.inject(relay.Backend, &toBackend)
 	s.changed()
@@ -94,8 +77,8 @@ func (s *Session) Close(e relay.Ending) {
 
 // Kill closes both connections as they stand. It does not wait.
 func (s *Session) Kill() {
-	s.cfg.Client.Abort()
-	s.cfg.Backend.Abort()
+	s.legs[relay.Client].conn.Abort()
+	s.legs[relay.Backend].conn.Abort()
 }
 
 // tick is the timer's.
@@ -107,7 +90,7 @@ func (s *Session) tick() {
 		s.mu.Unlock()
 		return
 	}
-	a := s.cfg.Relay.Tick(s.now(), &toClient, &toBackend)
+	a := s.relay.Tick(s.now(), &toClient, &toBackend)
 	s.inject(relay.Client, &toClient)
 	s.inject(relay.Backend, &toBackend)
 	s.changed()
@@ -121,13 +104,11 @@ func (s *Session) tick() {
 
 // changed follows up on a call of the relay: the timer and the hook. The mutex is held.
 func (s *Session) changed() {
-	if !s.closing && s.cfg.Relay.Closing() {
+	if !s.closing && s.relay.Closing() {
 		s.closing = true
-		if s.cfg.Closing != nil {
-			s.cfg.Closing()
-		}
+		s.obs.Closing()
 	}
-	at := s.cfg.Relay.Deadline()
+	at := s.relay.Deadline()
 	if at == s.armed {
 		return
 	}
@@ -154,11 +135,9 @@ func (s *Session) leave() {
 		s.timer.Stop()
 	}
 	s.armed = 0
-	res := Result{s.cfg.Relay.Verdict(), s.legs[relay.Client].err, s.legs[relay.Backend].err}
+	res := engine.Result{Verdict: s.relay.Verdict(), ClientErr: s.legs[relay.Client].err, BackendErr: s.legs[relay.Backend].err}
 	s.mu.Unlock()
-	s.cfg.Client.Abort()
-	s.cfg.Backend.Abort()
-	if s.cfg.Done != nil {
-		s.cfg.Done(res)
-	}
+	s.legs[relay.Client].conn.Abort()
+	s.legs[relay.Backend].conn.Abort()
+	s.obs.Done(res)
 }

@@ -1,0 +1,52 @@
+// Package engine says what an engine of sessions is given and gives back. There are two:
+// package pump, with goroutines, and package evented, on event loops; both drive the same
+// relay, and the tests of package enginetest hold both to the same behaviour.
+package engine
+
+import (
+	"time"
+
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// Options are what the sessions of a route have in common. They are shared and never
+// changed.
+type Options struct {
+	Relay relay.Options
+	// BufferBytes bounds what is held for each direction; 0 leaves it to the engine.
+	BufferBytes int
+	// WriteTimeout is how long a side may take no byte before it counts as dead; 0 is
+	// for ever.
+	WriteTimeout time.Duration
+}
+
+// Observer is told what happens to a session.
+type Observer interface {
+	// Count is called after each batch that came from a side, serialised for a session,
+	// with what that side sent since the last call: the observer sets c to zero. It must
+	// not block or call the session. shard tells engine threads apart, for counters.
+	Count(from relay.Side, c *relay.Counters, shard int)
+	// Closing is called once, serialised with Count, when the session has begun to end.
+	// It must not block or call the session.
+	Closing()
+	// Done is called once, when both connections are closed, on a goroutine that may
+	// block.
+	Done(Result)
+}
+
+// Result is how a session ended.
+type Result struct {
+	relay.Verdict
+	// ClientErr and BackendErr are what ended each connection, if it was not an orderly
+	// end of stream. os.ErrDeadlineExceeded is a write without progress.
+	ClientErr, BackendErr error
+}
+
+// Session is one running session. Its methods may be called from anywhere and do not
+// wait.
+type Session interface {
+	// Close ends the session on behalf of the edge, in order.
+	Close(relay.Ending)
+	// Kill closes both connections as they stand.
+	Kill()
+}
