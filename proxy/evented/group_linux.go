@@ -1,0 +1,87 @@
+package evented
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tidegate/tidegate/proxy/engine"
+	"github.com/tidegate/tidegate/proxy/loop"
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// Codec turns the bytes of a connection into plaintext and back; package tls has those
+// for TLS. It is used from the session's loop only.
+type Codec interface {
+	// Open takes wire bytes; see tls.Codec.
+	Open(in, scratch, reply []byte) (plain []byte, used int, replyOut []byte, again bool, err error)
+	// Seal appends to dst the records that hold segs.
+	Seal(dst []byte, segs [][]byte) ([]byte, error)
+	// CloseNotify appends the end of our direction.
+	CloseNotify(dst []byte) []byte
+}
+
+// Leg is one connection of a session on its way to a loop.
+type Leg struct {
+	// FD is a non-blocking stream socket that nobody else uses.
+	FD int
+	// Codec is nil for plain connections.
+	Codec Codec
+	// Wire are bytes that were read from the socket and not opened, Plain bytes that were
+	// opened and not used; both come before what the socket has.
+	Wire, Plain []byte
+}
+
+// Group runs sessions on event loops.
+type Group struct {
+	loops  *loop.Group
+	shared []*shared // by loop
+}
+
+// shared is what the sessions of one loop use in turn.
+type shared struct {
+	out, back relay.Buffers
+	plain     []byte // for codecs that do not work in place
+	wire      []byte
+	reply     []byte
+}
+
+// New makes a group of n loops. It does not run yet.
+func New(n int) (*Group, error) {
+	loops, err := loop.NewGroup(n)
+	if err != nil {
+		return nil, fmt.Errorf("making event loops: %w", err)
+	}
+	g := &Group{loops: loops}
+	for range loops.Loops() {
+		g.shared = append(g.shared, &shared{plain: make([]byte, loop.ScratchBytes)})
+	}
+	return g, nil
+}
+
+// Run runs the loops until ctx is done and ends the sessions that are left.
+func (g *Group) Run(ctx context.Context) { g.loops.Run(ctx) }
+
+// Loops returns the number of loops.
+func (g *Group) Loops() int { return g.loops.Loops() }
+
+// Start begins a session. It owns the descriptors from then on, whatever it returns.
+func (g *Group) Start(opt *engine.Options, obs engine.Observer, client, backend Leg) (engine.Session, error) {
+	l := g.loops.Pick()
+	s := &Session{loop: l, shared: g.shared[l.Index()], relay: relay.New(&opt.Relay), opt: opt, obs: obs}
+	s.legs[relay.Client].codec, s.legs[relay.Backend].codec = client.Codec, backend.Codec
+	l.Reserve(2)
+	err := l.Post(func() { s.begin(client, backend) })
+	if err != nil {
+		l.Reserve(-2)
+		unix.Close(client.FD)
+		unix.Close(backend.FD)
+		return nil, err
+	}
+	return s, nil
+}
+
+// errNoLoop is the result of a session whose connections the loop could not take.
+var errNoLoop = errors.New("the event loop did not take the connection")

@@ -1,0 +1,388 @@
+package evented
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tidegate/tidegate/proxy/engine"
+	"github.com/tidegate/tidegate/proxy/loop"
+	"github.com/tidegate/tidegate/proxy/relay"
+)
+
+// Session is one session on a loop.
+type Session struct {
+	loop    *loop.Loop
+	shared  *shared
+	relay   *relay.Relay
+	opt     *engine.Options
+	obs     engine.Observer
+	legs    [2]leg
+	timer   loop.Timer
+	closing bool
+	done    bool
+}
+
+// leg is one side.
+type leg struct {
+	conn  *loop.Conn
+	codec Codec
+	err   error
+	moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
+	until time.Duration // it takes nothing more: how long it is still read; 0: it does
+	ended bool
+	shut  bool
+}
+
+func other(side relay.Side) relay.Side { return relay.Backend - side }
+
+func (s *Session) sideOf(c *loop.Conn) relay.Side {
+	if c == s.legs[relay.Client].conn {
+		return relay.Client
+	}
+	return relay.Backend
+}
+
+// begin brings the connections to the loop and feeds what was read before.
+func (s *Session) begin(client, backend Leg) {
+	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
+		conn, err := s.loop.Adopt(leg.FD, s)
+		if err != nil {
+			s.refuse(relay.Side(side), client, backend, err)
+			return
+		}
+		s.legs[side].conn = conn
+	}
+	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
+		if len(leg.Plain) > 0 && !s.done {
+			s.feed(relay.Side(side), leg.Plain)
+		}
+		if len(leg.Wire) > 0 && !s.done {
+			s.legs[side].conn.Inject(leg.Wire)
+		}
+	}
+}
+
+// refuse ends a session that could not begin, at the side that failed.
+func (s *Session) refuse(failed relay.Side, client, backend Leg, err error) {
+	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
+		if c := s.legs[side].conn; c != nil {
+			c.Close()
+		} else {
+			unix.Close(leg.FD)
+		}
+		s.relay.End(relay.Side(side), s.loop.Now(), &s.shared.out, &s.shared.back)
+		s.resetBuffers()
+	}
+	s.legs[failed].err = fmt.Errorf("%w: %w", errNoLoop, err)
+	s.finish()
+}
+
+func (s *Session) resetBuffers() {
+	s.shared.out.Reset()
+	s.shared.back.Reset()
+}
+
+// Data is what came from a side: loop.Handler.
+func (s *Session) Data(c *loop.Conn, p []byte) int {
+	from := s.sideOf(c)
+	if s.legs[from].codec == nil {
+		s.feed(from, p)
+		return len(p)
+	}
+	return s.open(from, c, p)
+}
+
+// open decrypts and feeds. An error ends what comes from the side.
+func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
+	codec := s.legs[from].codec
+	for {
+		plain, n, reply, again, err := codec.Open(p[used:], s.shared.plain, s.shared.reply[:0])
+		s.shared.reply = reply[:0]
+		used += n
+		if len(reply) > 0 {
+			c.Write(reply)
+			s.watchQueue(from)
+		}
+		if len(plain) > 0 {
+			s.feed(from, plain)
+		}
+		if s.done {
+			return len(p)
+		}
+		if err != nil {
+			s.end(from, err)
+			return len(p)
+		}
+		if !again {
+			return used
+		}
+	}
+}
+
+// feed gives plaintext to the relay and writes what comes of it.
+func (s *Session) feed(from relay.Side, p []byte) {
+	s.relay.Feed(from, p, s.loop.Now(), &s.shared.out, &s.shared.back) // the error is in the verdict
+	s.obs.Count(from, s.relay.Counters(from), s.loop.Index())
+	s.deliver(from)
+}
+
+// deliver writes what a relay call about a side has handed out.
+func (s *Session) deliver(from relay.Side) {
+	to := other(from)
+	s.send(to, s.shared.out.Segments())
+	if segs := s.shared.back.Segments(); len(segs) > 0 {
+		s.send(from, segs)
+	}
+	s.resetBuffers()
+	if s.relay.Closing() {
+		s.followClosing()
+	}
+	if s.legs[to].moved != 0 && !s.legs[from].ended && s.legs[from].conn != nil {
+		s.legs[from].conn.Pause()
+	}
+}
+
+// send writes to a side, at once as far as its socket takes it.
+func (s *Session) send(to relay.Side, segs [][]byte) {
+	l := &s.legs[to]
+	if len(segs) == 0 || l.conn == nil || l.until != 0 || l.shut {
+		return
+	}
+	if l.codec != nil {
+		sealed, err := l.codec.Seal(s.shared.wire[:0], segs)
+		s.shared.wire = sealed[:0]
+		if err != nil {
+			s.broke(to, err)
+			return
+		}
+		l.conn.Write(sealed)
+	} else {
+		for _, seg := range segs {
+			l.conn.Write(seg)
+		}
+	}
+	s.watchQueue(to)
+	if s.closing && l.moved == 0 {
+		s.relay.Progress(to, s.loop.Now())
+	}
+}
+
+// watchQueue starts or ends the clock of a side whose queue has or has no more bytes.
+func (s *Session) watchQueue(side relay.Side) {
+	l := &s.legs[side]
+	switch {
+	case l.conn.Queued() == 0:
+		l.moved = 0
+	case l.moved == 0:
+		l.moved = s.loop.Now()
+		s.arm()
+	}
+}
+
+// Wrote is progress of a side's queue, or its end: loop.Handler.
+func (s *Session) Wrote(c *loop.Conn, err error) {
+	side := s.sideOf(c)
+	if err != nil {
+		s.broke(side, err)
+		return
+	}
+	l := &s.legs[side]
+	if l.moved = s.loop.Now(); c.Queued() == 0 {
+		l.moved = 0
+		if from := &s.legs[other(side)]; from.conn != nil {
+			from.conn.Resume()
+		}
+	}
+	if s.closing {
+		s.relay.Progress(side, s.loop.Now())
+		s.followClosing()
+	}
+}
+
+// broke notes that a side takes nothing more. It is still read for its last words, but
+// not for ever.
+func (s *Session) broke(side relay.Side, err error) {
+	l := &s.legs[side]
+	l.moved = 0
+	if l.until == 0 {
+		l.until = s.loop.Now() + max(s.opt.Relay.CloseTimeout, 1)
+		if l.err == nil && !l.ended {
+			l.err = err
+		}
+		s.arm()
+	}
+	if from := &s.legs[other(side)]; from.conn != nil {
+		from.conn.Resume()
+	}
+}
+
+// Ended is the end of a side's stream: loop.Handler.
+func (s *Session) Ended(c *loop.Conn, err error) { s.end(s.sideOf(c), err) }
+
+func (s *Session) end(side relay.Side, err error) {
+	l := &s.legs[side]
+	if l.ended || s.done {
+		return
+	}
+	l.ended = true
+	if l.err == nil && !errors.Is(err, io.EOF) {
+		l.err = err
+	}
+	s.relay.End(side, s.loop.Now(), &s.shared.out, &s.shared.back)
+	s.deliver(side)
+	s.followClosing()
+}
+
+// followClosing carries out what the relay has decided about the end.
+func (s *Session) followClosing() {
+	if s.done {
+		return
+	}
+	if !s.closing && s.relay.Closing() {
+		s.closing = true
+		s.obs.Closing()
+	}
+	for side := range s.legs {
+		if !s.legs[side].shut && s.relay.Shut(relay.Side(side)) {
+			s.shut(relay.Side(side))
+		}
+	}
+	if s.relay.Done() && s.flushed() {
+		s.finish()
+		return
+	}
+	s.arm()
+}
+
+// shut ends our direction of a side behind what was written.
+func (s *Session) shut(side relay.Side) {
+	l := &s.legs[side]
+	if l.conn == nil {
+		return
+	}
+	if l.codec != nil && l.until == 0 {
+		s.shared.wire = l.codec.CloseNotify(s.shared.wire[:0])
+		l.conn.Write(s.shared.wire)
+		s.watchQueue(side)
+	}
+	l.shut = true
+	l.conn.CloseWrite()
+}
+
+// flushed reports whether nothing waits for a side that still takes bytes.
+func (s *Session) flushed() bool {
+	return s.legs[relay.Client].moved == 0 && s.legs[relay.Backend].moved == 0
+}
+
+// finish ends the session.
+func (s *Session) finish() {
+	if s.done {
+		return
+	}
+	s.done = true
+	s.loop.Stop(&s.timer)
+	for side := range s.legs {
+		if c := s.legs[side].conn; c != nil {
+			c.Close()
+		}
+	}
+	s.loop.Reserve(-2)
+	go s.obs.Done(engine.Result{Verdict: s.relay.Verdict(), ClientErr: s.legs[relay.Client].err, BackendErr: s.legs[relay.Backend].err})
+}
+
+// Close ends the session on behalf of the edge: engine.Session.
+func (s *Session) Close(e relay.Ending) {
+	s.loop.Post(func() {
+		if s.done {
+			return
+		}
+		s.relay.Close(e, s.loop.Now(), &s.shared.out, &s.shared.back)
+		s.send(relay.Client, s.shared.out.Segments())
+		s.send(relay.Backend, s.shared.back.Segments())
+		s.resetBuffers()
+		s.followClosing()
+	})
+}
+
+// Kill closes both connections as they stand: engine.Session.
+func (s *Session) Kill() {
+	s.loop.Post(func() {
+		for side := range s.legs {
+			s.abort(relay.Side(side), net.ErrClosed)
+		}
+	})
+}
+
+// abort gives a side up as it stands.
+func (s *Session) abort(side relay.Side, err error) {
+	l := &s.legs[side]
+	if s.done || l.conn == nil {
+		return
+	}
+	l.until, l.moved = s.loop.Now(), 0
+	if l.err == nil && !l.ended {
+		l.err = err
+	}
+	l.conn.Close()
+	if from := &s.legs[other(side)]; from.conn != nil {
+		from.conn.Resume()
+	}
+	if l.ended {
+		s.followClosing()
+		return
+	}
+	s.end(side, err)
+}
+
+// arm sets the timer to what comes first: a deadline of the relay, a queue without
+// progress, a side that takes nothing more and does not end.
+func (s *Session) arm() {
+	at := s.relay.Deadline()
+	sooner := func(t time.Duration) {
+		if t > 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	for side := range s.legs {
+		l := &s.legs[side]
+		if l.moved != 0 && s.opt.WriteTimeout > 0 {
+			sooner(l.moved + s.opt.WriteTimeout)
+		}
+		if !l.ended {
+			sooner(l.until)
+		}
+	}
+	if at == 0 {
+		s.loop.Stop(&s.timer)
+		return
+	}
+	if s.timer.F == nil {
+		s.timer.F = s.tick
+	}
+	s.loop.Set(&s.timer, at)
+}
+
+// tick acts on what has come due.
+func (s *Session) tick() {
+	now := s.loop.Now()
+	a := s.relay.Tick(now, &s.shared.out, &s.shared.back)
+	s.send(relay.Client, s.shared.out.Segments())
+	s.send(relay.Backend, s.shared.back.Segments())
+	s.resetBuffers()
+	for side := range s.legs {
+		l := &s.legs[side]
+		switch {
+		case a.Abort[side], !l.ended && l.until != 0 && now >= l.until:
+			s.abort(relay.Side(side), nil)
+		case l.moved != 0 && s.opt.WriteTimeout > 0 && now >= l.moved+s.opt.WriteTimeout:
+			s.abort(relay.Side(side), os.ErrDeadlineExceeded)
+		}
+	}
+	s.followClosing()
+}

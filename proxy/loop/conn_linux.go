@@ -1,0 +1,255 @@
+package loop
+
+import (
+	"io"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler is what happens to a connection. All calls come from its loop.
+type Handler interface {
+	// Data is given what was read, behind what an earlier call left. It returns how much
+	// of it is done with; the rest is kept and presented again with more.
+	Data(c *Conn, p []byte) (used int)
+	// Ended says that nothing more will come: io.EOF for an orderly end of stream, else
+	// why. The connection can still be written to. It is called once, unless Close was
+	// called before.
+	Ended(c *Conn, err error)
+	// Wrote says that the socket took some or all of the queue, see Queued, or that the
+	// connection takes nothing more (err); it is not called for what Write could send at
+	// once.
+	Wrote(c *Conn, err error)
+}
+
+// Conn is one connection on a loop.
+type Conn struct {
+	fd      int32
+	paused  bool // the handler wants nothing to read
+	ready   bool // the socket may have something to read
+	hung    bool // the peer has ended: read on until end of stream
+	ended   bool // Ended was called
+	queued  bool // stands in Loop.again
+	broken  bool // writing has failed
+	shut    bool // shutdown when the queue is empty, or done
+	closed  bool
+	sent    int
+	queue   []byte // not taken by the socket yet, from sent on
+	kept    []byte // not taken by the handler yet
+	loop    *Loop
+	handler Handler
+}
+
+// Loop returns the loop of the connection.
+func (c *Conn) Loop() *Loop { return c.loop }
+
+// Queued returns how many bytes the socket has not taken yet.
+func (c *Conn) Queued() int { return len(c.queue) - c.sent }
+
+// Pause stops reading. What the socket holds waits there.
+func (c *Conn) Pause() { c.paused = true }
+
+// Resume goes on reading, behind what else this turn has to do.
+func (c *Conn) Resume() {
+	if c.paused {
+		c.paused = false
+		if c.ready {
+			c.later()
+		}
+	}
+}
+
+// later reads on in the next turn.
+func (c *Conn) later() {
+	if !c.queued && !c.closed {
+		c.queued = true
+		c.loop.again = append(c.loop.again, c)
+	}
+}
+
+// read reads until the socket is empty, the handler has enough, or it is others' turn.
+func (c *Conn) read() {
+	l := c.loop
+	for turn := 0; c.ready && !c.paused && !c.ended && !c.closed; turn++ {
+		if turn == readsPerTurn {
+			c.later()
+			return
+		}
+		kept := copy(l.scratch, c.kept)
+		n, errno := sysRead(c.fd, l.scratch[kept:])
+		switch {
+		case errno == syscall.EAGAIN:
+			c.ready = false
+			return
+		case errno != 0:
+			c.finish(errno)
+			return
+		case n == 0:
+			c.finish(io.EOF)
+			return
+		}
+		if n < len(l.scratch)-kept && !c.hung {
+			c.ready = false // edge-triggered: more would be a new event
+		}
+		c.deliver(l.scratch[:kept+n])
+	}
+}
+
+// deliver hands p to the handler and keeps what it leaves.
+func (c *Conn) deliver(p []byte) {
+	used := c.handler.Data(c, p)
+	if c.closed {
+		return
+	}
+	rest := p[used:]
+	if len(rest) == 0 {
+		if c.kept != nil {
+			c.loop.pool.put(c.kept)
+			c.kept = nil
+		}
+		return
+	}
+	if cap(c.kept) < len(rest) {
+		c.loop.pool.put(c.kept)
+		c.kept = c.loop.pool.get(len(rest))
+	}
+	c.kept = append(c.kept[:0], rest...)
+}
+
+// Inject presents bytes to the handler as if they had been read: those that were read
+// before the connection came to the loop.
+func (c *Conn) Inject(p []byte) {
+	for len(p) > 0 && !c.closed {
+		kept := copy(c.loop.scratch, c.kept)
+		n := copy(c.loop.scratch[kept:], p)
+		p = p[n:]
+		c.deliver(c.loop.scratch[:kept+n])
+	}
+}
+
+// finish is the end of what comes from the peer.
+func (c *Conn) finish(err error) {
+	if c.ended || c.closed {
+		return
+	}
+	c.ended = true
+	c.ready = false
+	c.handler.Ended(c, err)
+}
+
+// fail ends a connection from the loop's side.
+func (c *Conn) fail(err error) {
+	c.finish(err)
+	c.Close()
+}
+
+// Write sends p, which it does not keep: at once as far as the socket takes it, the rest
+// when it can. A connection that takes nothing more discards it; Wrote has said so.
+func (c *Conn) Write(p []byte) {
+	if c.broken || c.closed || len(p) == 0 {
+		return
+	}
+	if c.Queued() == 0 {
+		n, errno := sysWrite(c.fd, p)
+		if errno != 0 && errno != syscall.EAGAIN {
+			c.breakWrite(errno)
+			return
+		}
+		if p = p[max(n, 0):]; len(p) == 0 {
+			return
+		}
+	}
+	c.enqueue(p)
+}
+
+func (c *Conn) enqueue(p []byte) {
+	if need := c.Queued() + len(p); cap(c.queue)-len(c.queue) < len(p) {
+		grown := append(c.loop.pool.get(need), c.queue[c.sent:]...)
+		c.loop.pool.put(c.queue)
+		c.queue, c.sent = grown, 0
+	}
+	c.queue = append(c.queue, p...)
+}
+
+// flush writes from the queue what the socket takes.
+func (c *Conn) flush() {
+	for c.Queued() > 0 {
+		n, errno := sysWrite(c.fd, c.queue[c.sent:])
+		switch errno {
+		case 0:
+			c.sent += n
+		case syscall.EAGAIN:
+			c.handler.Wrote(c, nil)
+			return
+		default:
+			c.breakWrite(errno)
+			return
+		}
+	}
+	c.dropQueue()
+	if c.shut {
+		c.shutdown()
+	}
+	c.handler.Wrote(c, nil)
+}
+
+func (c *Conn) dropQueue() {
+	c.loop.pool.put(c.queue)
+	c.queue, c.sent = nil, 0
+}
+
+// breakWrite is the end of what goes to the peer.
+func (c *Conn) breakWrite(err error) {
+	c.broken = true
+	c.dropQueue()
+	c.handler.Wrote(c, err)
+}
+
+// CloseWrite ends our direction of the stream behind what was written.
+func (c *Conn) CloseWrite() {
+	if c.shut || c.closed {
+		return
+	}
+	c.shut = true
+	if c.Queued() == 0 && !c.broken {
+		c.shutdown()
+	}
+}
+
+func (c *Conn) shutdown() { unix.Shutdown(int(c.fd), unix.SHUT_WR) }
+
+// Close closes the connection as it stands. The handler gets no more calls.
+func (c *Conn) Close() {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	l := c.loop
+	c.dropQueue()
+	l.pool.put(c.kept)
+	c.kept = nil
+	l.conns[c.fd] = nil
+	l.count--
+	unix.Close(int(c.fd))
+}
+
+// The system calls below do not block, and go without telling the scheduler.
+
+func sysRead(fd int32, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+func sysWrite(fd int32, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}

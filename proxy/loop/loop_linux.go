@@ -1,0 +1,218 @@
+package loop
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// ScratchBytes is the size of a loop's read buffer: a part of a TLS record that was
+	// kept and a whole one behind it (RFC 8446 §5.2). More did worse: it falls out of the
+	// cache.
+	ScratchBytes = 2*(5+16384+256) + 512
+	// readsPerTurn is how often a connection is read before the others get their turn.
+	readsPerTurn  = 4
+	eventsPerWait = 256
+)
+
+// Loop is one event loop.
+type Loop struct {
+	index   int
+	epoll   int
+	wakeup  int // eventfd
+	mail    mailbox
+	load    atomic.Int64 // connections, adopted ones that are on their way included
+	ending  bool
+	busy    bool // the last wait found more than one event
+	start   time.Time
+	now     time.Duration
+	conns   []*Conn // by descriptor
+	count   int
+	again   []*Conn // have more to read
+	turn    []*Conn
+	scratch []byte
+	pool    pool
+	wheel   wheel
+}
+
+func newLoop(index int) (*Loop, error) {
+	l := &Loop{index: index, start: time.Now(), scratch: make([]byte, ScratchBytes)}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if l.wakeup, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		unix.Close(l.epoll)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	if err := l.register(l.wakeup, unix.EPOLLIN|unix.EPOLLET); err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Loop) register(fd int, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+func (l *Loop) release() {
+	unix.Close(l.wakeup)
+	unix.Close(l.epoll)
+}
+
+// Index tells the loops of a group apart, from 0.
+func (l *Loop) Index() int { return l.index }
+
+// Now is the time of the present turn: monotonic, above 0, and the same for all that
+// happens in one turn.
+func (l *Loop) Now() time.Duration { return l.now }
+
+// Post runs f on the loop, behind what was posted before. It is the one method that may
+// be called from anywhere, and does not wait. It fails when the loop has ended.
+func (l *Loop) Post(f func()) error {
+	wake, err := l.mail.put(f)
+	if wake {
+		one := [8]byte{0: 1}
+		unix.Write(l.wakeup, one[:])
+	}
+	return err
+}
+
+// Adopt makes a connection of a descriptor, which must be a non-blocking stream socket.
+// The loop owns it from then on; on an error it stays the caller's. Called on the loop.
+func (l *Loop) Adopt(fd int, h Handler) (*Conn, error) {
+	c := &Conn{fd: int32(fd), loop: l, handler: h}
+	for fd >= len(l.conns) {
+		l.conns = append(l.conns, make([]*Conn, max(64, len(l.conns)))...)
+	}
+	if err := l.register(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err != nil {
+		return nil, err
+	}
+	l.conns[fd] = c
+	l.count++
+	return c, nil
+}
+
+// Reserve counts n connections that are on their way, for the placement of others;
+// a negative n gives them back. It may be called from anywhere.
+func (l *Loop) Reserve(n int) { l.load.Add(int64(n)) }
+
+// end begins the end of the loop.
+func (l *Loop) end() { l.ending = true }
+
+// run is the loop's goroutine, on a thread of its own: a thread that blocks in
+// epoll_wait keeps no other goroutine waiting, and wakes without the scheduler.
+func (l *Loop) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	events := make([]unix.EpollEvent, eventsPerWait)
+	for !l.ending {
+		n := l.wait(events)
+		l.now = l.clock()
+		for i := range events[:n] {
+			l.dispatch(&events[i])
+		}
+		l.serveAgain()
+		if l.mail.any.Load() {
+			for _, f := range l.mail.take() {
+				f()
+			}
+		}
+		l.wheel.advance(l.now)
+	}
+	l.close()
+}
+
+// wait returns the next events. While there is work it looks without blocking, of which
+// the runtime need not be told; a loop that was just idle blocks at once, since looking
+// first would only be one more system call before it.
+func (l *Loop) wait(events []unix.EpollEvent) int {
+	if len(l.again) > 0 || l.mail.any.Load() {
+		return epollPoll(l.epoll, events)
+	}
+	if l.busy {
+		if n := epollPoll(l.epoll, events); n > 0 {
+			return n
+		}
+	}
+	timeout := -1
+	if next, ok := l.wheel.next(); ok {
+		timeout = int(max(0, next-l.clock())/time.Millisecond) + 1
+	}
+	n, err := unix.EpollWait(l.epoll, events, timeout)
+	if err != nil && err != unix.EINTR {
+		panic(fmt.Sprintf("loop: epoll_wait: %v", err)) // the descriptor is ours and valid
+	}
+	l.busy = n > 1
+	return max(n, 0)
+}
+
+// clock is the time now; within a turn Now is cheaper.
+func (l *Loop) clock() time.Duration { return time.Since(l.start) + 1 }
+
+// epollPoll looks for events without blocking, and so without the runtime's knowledge.
+func epollPoll(epoll int, events []unix.EpollEvent) int {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+func (l *Loop) dispatch(ev *unix.EpollEvent) {
+	if int(ev.Fd) == l.wakeup {
+		var b [8]byte
+		unix.Read(l.wakeup, b[:])
+		return
+	}
+	c := l.conns[ev.Fd]
+	if c == nil {
+		return // closed earlier in this turn
+	}
+	if ev.Events&unix.EPOLLOUT != 0 && len(c.queue) > c.sent {
+		c.flush()
+	}
+	if ev.Events&^unix.EPOLLOUT != 0 && !c.closed {
+		c.hung = c.hung || ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+		c.ready = true
+		c.read()
+	}
+}
+
+// serveAgain gives each connection that had more to read one more turn.
+func (l *Loop) serveAgain() {
+	if len(l.again) == 0 {
+		return
+	}
+	l.turn, l.again = l.again, l.turn[:0]
+	for i, c := range l.turn {
+		l.turn[i] = nil
+		c.queued = false
+		if !c.closed {
+			c.read()
+		}
+	}
+}
+
+// close ends every connection and what is still posted.
+func (l *Loop) close() {
+	left := l.mail.close()
+	for _, f := range left {
+		f()
+	}
+	for _, c := range l.conns {
+		if c != nil {
+			c.fail(ErrClosed)
+		}
+	}
+	l.release()
+}
