@@ -181,6 +181,7 @@ func (n *Next) Commit() *Generation {
 		v.pool.apply(v, s.start)
 	}
 	s.current.Store(n.gen)
+	s.stats.restore(n.gen.routes)
 	for name, p := range s.pools {
 		// A pool that is gone is kept while it has sessions: should it come back, their
 		// counts are there.

@@ -258,11 +258,10 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 		ID: id, number: number, Listener: h.endpoint.Name, Route: h.route.Name, Pool: h.route.pool.Name, Backend: u.backend,
 		Client: h.conn.remote, ClientIP: h.origin.client, Opened: time.Now(), Host: h.r.Host, Path: h.r.URL.Path,
 		Subprotocol: u.subprotocol, RequestID: h.requestID, stats: h.route.stats, log: h.srv.log,
-		active: h.route.stats.activeOn(h.endpoint.Name),
+		active: h.route.stats.enter(h.endpoint.Name),
 	}
 	s.ended = h.srv.sessionEnded(&h.endpoint.ln.limits)
 	u.backend.Live.Open()
-	s.active.Add(1)
 	h.srv.stats.sessions.Add(1)
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())

@@ -101,11 +101,14 @@ func (s *Server) Totals() Totals {
 // sessions.
 func (s *Server) Routes() []RouteView {
 	gen := s.current.Load()
-	pools, present := map[string]string{}, map[string]bool{}
+	pools, present, listeners := map[string]string{}, map[string]bool{}, map[string]bool{}
 	for _, r := range gen.routes {
 		pools[r.Name], present[r.Name] = r.Pool, true
 	}
-	s.stats.forget(present)
+	for _, e := range gen.endpoints {
+		listeners[e.Name] = true
+	}
+	s.stats.forget(present, listeners)
 	s.stats.mu.Lock()
 	all := make([]*RouteStats, 0, len(s.stats.routes))
 	for _, rs := range s.stats.routes {

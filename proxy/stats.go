@@ -74,8 +74,8 @@ func (s *RouteStats) closed(k CloseKey) {
 	s.closes[k]++
 }
 
-// activeOn returns the gauge of live sessions on a listener.
-func (s *RouteStats) activeOn(listener string) *atomic.Int64 {
+// enter counts a session on a listener and returns the gauge that it leaves again.
+func (s *RouteStats) enter(listener string) *atomic.Int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.active[listener]
@@ -83,6 +83,7 @@ func (s *RouteStats) activeOn(listener string) *atomic.Int64 {
 		g = new(atomic.Int64)
 		s.active[listener] = g
 	}
+	g.Add(1)
 	return g
 }
 
@@ -181,9 +182,25 @@ func (s *stats) route(name string) *RouteStats {
 	return rs
 }
 
-// forget drops the counters of routes that are not in keep and have no sessions.
-func (s *stats) forget(keep map[string]bool) {
+// forget drops the counters of routes that are not there any more and have no sessions,
+// and so the gauges of listeners.
+func (s *stats) forget(routes, listeners map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.routes, func(name string, rs *RouteStats) bool { return !keep[name] && !rs.live() })
+	maps.DeleteFunc(s.routes, func(name string, rs *RouteStats) bool { return !routes[name] && !rs.live() })
+	for _, rs := range s.routes {
+		rs.mu.Lock()
+		maps.DeleteFunc(rs.active, func(name string, g *atomic.Int64) bool { return !listeners[name] && g.Load() == 0 })
+		rs.mu.Unlock()
+	}
+}
+
+// restore brings back the counters of routes that were forgotten while their
+// configuration was prepared: whoever looked then did not know them yet.
+func (s *stats) restore(routes []*route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range routes {
+		s.routes[r.Name] = r.stats
+	}
 }
