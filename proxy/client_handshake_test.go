@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -399,4 +401,27 @@ func TestClientLeavesDuringItsHandshake(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestClientThatReadsNoAnswers is cut: each request that it pipelines needs room for an
+// answer.
+func TestClientThatReadsNoAnswers(t *testing.T) {
+	t.Parallel()
+	settings := defaults(echoBackend(t))
+	settings.Listeners[0].Limits.HandshakeTimeout = 300 * time.Millisecond
+	settings.Listeners[0].TCP.SendBuffer = 4 << 10
+	e := startEdge(t, settings)
+	c := dialRaw(t, e.addr())
+	c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	requests := strings.Repeat("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 100)
+	for {
+		_, err := io.WriteString(c, requests)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the connection was kept")
+		}
+		if err != nil {
+			break
+		}
+	}
+	e.idle()
 }

@@ -84,7 +84,8 @@ func (e *testEdge) apply(settings Settings) *Generation {
 	gen := next.Commit()
 	e.eventually("every pool has its backends", func() bool {
 		for i, p := range e.Pools() {
-			if len(present(p)) != len(staticAddrs(settings.Pools[i])) {
+			if slots := settings.Pools[i].Sources; len(slots) == 1 && slots[0].Slot == "static" &&
+				len(present(p)) != len(strings.Fields(slots[0].Key)) {
 				return false
 			}
 		}
@@ -101,15 +102,6 @@ func present(p PoolView) (list []*balance.Backend) {
 		}
 	}
 	return list
-}
-
-func staticAddrs(p PoolSettings) (addrs []string) {
-	for _, s := range p.Sources {
-		if s.Slot == "static" {
-			addrs = append(addrs, strings.Fields(s.Key)...)
-		}
-	}
-	return addrs
 }
 
 // eventually polls cond; what it waits for happens on goroutines of the server.

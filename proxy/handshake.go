@@ -87,6 +87,10 @@ func (h *handshake) refused(w http.ResponseWriter, ref *refusal) {
 		return
 	}
 	h.boundBody(w)
+	if d := h.endpoint.Limits.HandshakeTimeout; d > 0 {
+		// Who pipelines requests and reads no answers must not stay for ever.
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
+	}
 	for name, values := range ref.header {
 		w.Header()[name] = values
 	}
@@ -178,11 +182,13 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	h.route.stats.handshake("backend_answer", u.res.StatusCode)
 	h.srv.noise.Info("backend answered", zap.String("route", h.route.Name), zap.String("backend", u.backend.ID),
 		zap.Stringer("client", h.conn.remote), zap.Int("status", u.res.StatusCode))
+	w.Header()["Content-Type"] = nil // none is made up
 	for name, values := range endToEnd(u.res.Header) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(u.res.StatusCode)
 	u.limit.N = 1 << 62
+	u.stream.SetDeadline(time.Time{}) // those of the attempt
 	out := http.NewResponseController(w)
 	timeout := h.route.pool.Upstream.HandshakeTimeout
 	for buf := make([]byte, 16<<10); ; {

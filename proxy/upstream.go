@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	cryptotls "crypto/tls"
 	"errors"
@@ -30,7 +31,7 @@ type upstream struct {
 	stream      *pump.Stream
 	tls         *cryptotls.Conn // nil for plain
 	in          *bufio.Reader
-	limit       *io.LimitedReader
+	limit       *answerReader
 	res         *http.Response
 	subprotocol string
 }
@@ -40,6 +41,21 @@ func (u *upstream) conn() net.Conn {
 		return u.tls
 	}
 	return u.stream
+}
+
+// answerReader reads a backend's answer up to a bound. It remembers what went wrong,
+// because net/http takes a line that an error cuts for a bad one.
+type answerReader struct {
+	io.LimitedReader
+	err error
+}
+
+func (r *answerReader) Read(p []byte) (int, error) {
+	n, err := r.LimitedReader.Read(p)
+	if err != nil && r.N > 0 {
+		r.err = err
+	}
+	return n, err
 }
 
 // leg returns the connection as one leg of a session, and the bytes that came behind
@@ -83,7 +99,7 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 	}
 	pick := view.HashOn.request(h.r, h.origin.client)
 	var last *failure
-	for try := 0; try <= view.Upstream.Retries && ctx.Err() == nil; try++ {
+	for try := 0; try <= view.Upstream.Retries && !expired(ctx); try++ {
 		b, err := view.pick(pick)
 		if err != nil {
 			break
@@ -104,12 +120,19 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		pick.Tried = append(pick.Tried, b)
 	}
 	switch {
-	case last == nil && ctx.Err() == nil:
+	case last == nil && !expired(ctx):
 		return nil, refuse(http.StatusServiceUnavailable, "no_backend", "no backend takes new sessions").later()
 	case last == nil || last.kind == balance.FailureTimeout:
 		return nil, refuse(http.StatusGatewayTimeout, "backend_timeout", "no backend answered in time")
 	}
 	return nil, refuse(http.StatusBadGateway, "backend_"+last.kind.String(), "no backend could be reached")
+}
+
+// expired reports whether ctx is done or about to be: a deadline set on a connection may
+// fire before that of ctx, and no backend is to blame for time that is up.
+func expired(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // statusClientGone is for metrics only, as nginx has it: nobody is there to read it.
@@ -173,7 +196,7 @@ func (h *handshake) dial(ctx context.Context, b *balance.Backend) (*upstream, er
 		}
 	}
 	h.route.pool.connect.Observe(time.Since(start).Seconds())
-	u.limit = &io.LimitedReader{R: u.conn(), N: maxAnswerHead}
+	u.limit = &answerReader{LimitedReader: io.LimitedReader{R: u.conn(), N: maxAnswerHead}}
 	u.in = bufio.NewReaderSize(u.limit, 4<<10)
 	return u, nil
 }
@@ -190,7 +213,7 @@ func (h *handshake) ask(u *upstream) error {
 		case err != nil && u.limit.N <= 0:
 			return fail(balance.FailureHandshake, errors.New("the head of the answer is over 64 KiB"))
 		case err != nil:
-			return fail(balance.FailureHandshake, fmt.Errorf("reading the answer: %w", err))
+			return fail(balance.FailureHandshake, fmt.Errorf("reading the answer: %w", cmp.Or(u.limit.err, err)))
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			u.res = res
 			if u.subprotocol, err = checkAnswer(res, h.opening); err != nil {
