@@ -141,6 +141,9 @@ func (m *meeting) subprotocol(t *testing.T, scheme string, client, server librar
 				want = p
 			}
 		}
+		if want == "" && len(offered) > 0 && client.name == "npm" {
+			continue // it refuses a server that chooses none
+		}
 		c, s := m.open(t, scheme, client, server, offered...)
 		if c.protocol() != want || s.protocol() != want {
 			t.Errorf("of %q: the client has %q, the server %q, want %q", offered, c.protocol(), s.protocol(), want)
