@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -253,17 +252,25 @@ func (h *handshake) target() string {
 	if prefix == "" {
 		return h.r.URL.RequestURI()
 	}
-	rest := strings.TrimPrefix(h.r.URL.EscapedPath(), h.route.Path)
-	if rest == h.r.URL.EscapedPath() {
-		// The prefix was written with escapes: match it decoded, as the route did.
-		rest = (&url.URL{Path: strings.TrimPrefix(h.r.URL.Path, h.route.Path)}).EscapedPath()
-	}
 	target := prefix
-	if rest = strings.TrimPrefix(rest, "/"); rest != "" {
-		target = strings.TrimSuffix(prefix, "/") + "/" + rest
+	if rest := cutEscaped(h.r.URL.EscapedPath(), len(cmp.Or(h.route.Path, "/"))); rest != "" {
+		target = strings.TrimSuffix(prefix, "/") + "/" + strings.TrimPrefix(rest, "/")
 	}
-	if h.r.URL.RawQuery != "" {
+	if h.r.URL.RawQuery != "" || h.r.URL.ForceQuery {
 		target += "?" + h.r.URL.RawQuery
 	}
 	return target
+}
+
+// cutEscaped cuts the first n characters off a path, where an escape is one character:
+// the route matched the decoded path, and what lies behind its prefix must stay as it was
+// written.
+func cutEscaped(path string, n int) string {
+	for range n {
+		if path[0] == '%' {
+			path = path[2:]
+		}
+		path = path[1:]
+	}
+	return path
 }
