@@ -157,3 +157,21 @@ func TestDemoCertificate(t *testing.T) {
 		t.Errorf("exit: %v", d.err)
 	}
 }
+
+// TestDemoPortInUse says so, and does not invite to somebody else's server.
+func TestDemoPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	for _, args := range [][]string{
+		{"demo", "--listen", "localhost:" + port, "--admin", "127.0.0.1:0"},
+		{"demo", "--listen", "localhost:0", "--admin", "127.0.0.1:" + port},
+	} {
+		code, stdout, stderr := tidegate(t, nil, args...)
+		lines := nonEmptyLines(stderr)
+		if last := lines[len(lines)-1]; code != 1 || stdout != "" || !strings.HasPrefix(last, "tidegate: ") || !strings.Contains(last, ":"+port) {
+			t.Errorf("%q: exit %d\n%s%s", args, code, stdout, stderr)
+		}
+	}
+}

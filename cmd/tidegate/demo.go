@@ -71,8 +71,10 @@ func runDemo(ctx context.Context, out io.Writer, backends int, listen, adminAddr
 	e := newEdge("", log, level)
 	e.srv.Plain = demo.Page()
 	_, port, _ := net.SplitHostPort(listen)
-	fmt.Fprintf(out, "\n  Open  https://localhost:%s  (a development certificate: the browser asks once)\n"+
-		"  Then  tidegate pools, tidegate sessions, tidegate status  --admin %s\n\n", port, adminAddr)
+	e.running = func() {
+		fmt.Fprintf(out, "\n  Open  https://localhost:%s  (a development certificate: the browser asks once)\n"+
+			"  Then  tidegate pools, tidegate sessions, tidegate status  --admin %s\n\n", port, adminAddr)
+	}
 	return runEdge(context.Background(), e, file)
 }
 
@@ -104,7 +106,7 @@ pools:
 `, adminAddr, listen, cert, key, strings.Join(backends, ", "))
 	file, err := config.Parse("demo", []byte(yaml), nil)
 	if err != nil {
-		return nil, fmt.Errorf("these flags make no configuration: %w", err)
+		return nil, &cli.UsageError{Err: fmt.Errorf("these flags make no configuration: %w", err)}
 	}
 	return file, nil
 }

@@ -23,6 +23,7 @@ type edge struct {
 	level   zap.AtomicLevel
 	srv     *proxy.Server
 	started time.Time
+	running func()                      // called once connections are accepted, if set
 	file    atomic.Pointer[config.File] // in force
 
 	mu      sync.Mutex // one reload at a time; guards what follows

@@ -87,6 +87,9 @@ func runEdge(ctx context.Context, e *edge, file *config.File) error {
 	if e.path != "" {
 		wg.Go(func() { e.follow(background) })
 	}
+	if e.running != nil {
+		e.running()
+	}
 	e.log.Info("running", zap.String("version", buildVersion()), zap.String("config", e.path), zap.String("admin", api.Addr()))
 	e.serveSignals(ctx, signals)
 	stop()
