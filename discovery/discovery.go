@@ -97,3 +97,11 @@ type Source interface {
 	// A source is watched by one caller at a time and may be watched again afterwards.
 	Watch(ctx context.Context, publish func(*Snapshot)) error
 }
+
+// Known is a Source that knows its set before it is watched, such as a static list:
+// whoever starts it can use the set at once.
+type Known interface {
+	Source
+	// Snapshot returns what Watch would publish first. It does not block.
+	Snapshot() *Snapshot
+}

@@ -50,20 +50,14 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ref := checkPath(r)
-	if ref == nil {
-		h.route = s.current.Load().table.find(r, asks)
-		switch {
-		case h.route == nil:
-			ref = refuse(http.StatusNotFound, "no_route", "no route for this host and path")
-		case !asks:
-			ref = upgradeRequired("this is a WebSocket endpoint")
+	for ref == nil {
+		gen := s.current.Load()
+		if ref = h.under(gen, w, asks); ref == nil {
+			return
 		}
-	}
-	if ref == nil {
-		ref = h.run(w)
-	}
-	if ref == nil {
-		return
+		if ref.result == resultNoBackend && gen != s.current.Load() {
+			ref = nil // a reload took the pool away under the request: the next one has another
+		}
 	}
 	switch {
 	case h.route == nil:
@@ -73,6 +67,19 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 		h.route.stats.request(ref.status)
 	}
 	h.refused(w, ref)
+}
+
+// under handles the request by the routes of a generation. What it returns is still to be
+// answered; nil means that the request has been dealt with.
+func (h *handshake) under(gen *Generation, w http.ResponseWriter, asks bool) *refusal {
+	h.route = gen.table.find(h.r, asks)
+	switch {
+	case h.route == nil:
+		return refuse(http.StatusNotFound, "no_route", "no route for this host and path")
+	case !asks:
+		return upgradeRequired("this is a WebSocket endpoint")
+	}
+	return h.run(w)
 }
 
 // refused answers with an HTTP error.
@@ -106,8 +113,7 @@ func (h *handshake) boundBody(w http.ResponseWriter) {
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 }
 
-// run makes a session of a WebSocket request, or says why not. What it returns is still
-// to be answered; nil means that the request has been dealt with.
+// run makes a session of a WebSocket request, or says why not, as under does.
 func (h *handshake) run(w http.ResponseWriter) *refusal {
 	var ref *refusal
 	if h.opening, ref = checkOpening(h.r); ref != nil {

@@ -23,6 +23,7 @@ type pool struct {
 
 	mu     sync.Mutex
 	slots  []*watch
+	silent chan struct{} // closed when a source has spoken or the pool is gone; nil: one has
 	set    *balance.Set
 	policy balance.Policy
 }
@@ -64,6 +65,9 @@ func (p *pool) apply(v *poolView, start func(func(context.Context)) context.Canc
 		if i >= 0 {
 			w.last = old[i].last
 		}
+		if known, ok := s.Source.(discovery.Known); ok {
+			w.last = known.Snapshot() // in force from the commit on
+		}
 		p.slots = append(p.slots, w)
 		w.cancel = start(func(ctx context.Context) { p.watch(ctx, w) })
 	}
@@ -71,7 +75,32 @@ func (p *pool) apply(v *poolView, start func(func(context.Context)) context.Canc
 		w.cancel()
 	}
 	p.policy = v.policy
+	if p.silent == nil && len(p.slots) > 0 && !p.spoken() {
+		p.silent = make(chan struct{})
+	}
 	p.rebuild()
+}
+
+// spoken reports whether any source has said something. The mutex is held.
+func (p *pool) spoken() bool {
+	return slices.ContainsFunc(p.slots, func(w *watch) bool { return w.last != nil })
+}
+
+// heard waits for the first word of a pool that is so new that no source of it has
+// spoken. It reports false if the pool was known before, or if ctx is done.
+func (p *pool) heard(ctx context.Context) bool {
+	p.mu.Lock()
+	silent := p.silent
+	p.mu.Unlock()
+	if silent == nil {
+		return false
+	}
+	select {
+	case <-silent:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // close ends the sources. The backends count as removed; it reports whether any of them
@@ -115,6 +144,10 @@ func (p *pool) rebuild() {
 	p.set = p.registry.Update(merged.Instances)
 	picker := p.policy(p.set)
 	p.picker.Store(&picker)
+	if p.silent != nil && (p.spoken() || len(p.slots) == 0) {
+		close(p.silent)
+		p.silent = nil
+	}
 	p.logChange(before)
 }
 

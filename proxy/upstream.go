@@ -100,6 +100,9 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 	var last *failure
 	for try := 0; try <= view.Upstream.Retries && !expired(ctx); try++ {
 		b, err := view.pick(pick)
+		if err != nil && h.heard(ctx) {
+			b, err = view.pick(pick)
+		}
 		if err != nil {
 			break
 		}
@@ -119,13 +122,29 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		pick.Tried = append(pick.Tried, b)
 	}
 	switch {
+	case h.r.Context().Err() != nil:
+		return nil, refuse(statusClientGone, "client_gone", "the client went away")
 	case last == nil && !expired(ctx):
-		return nil, refuse(http.StatusServiceUnavailable, "no_backend", "no backend takes new sessions").later()
+		return nil, refuse(http.StatusServiceUnavailable, resultNoBackend, "no backend takes new sessions").later()
 	case last == nil || last.kind == balance.FailureTimeout:
 		return nil, refuse(http.StatusGatewayTimeout, "backend_timeout", "no backend answered in time")
 	}
 	return nil, refuse(http.StatusBadGateway, "backend_"+last.kind.String(), "no backend could be reached")
 }
+
+// heard waits, no longer than for a connection, until discovery has spoken of a pool that
+// is new: at the start of the edge, and after a reload. It reports whether it was worth it.
+func (h *handshake) heard(ctx context.Context) bool {
+	if d := h.route.pool.Upstream.ConnectTimeout; d > 0 {
+		bounded, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		ctx = bounded
+	}
+	return h.route.pool.heard(ctx)
+}
+
+// resultNoBackend is the result of a handshake for which no backend was eligible.
+const resultNoBackend = "no_backend"
 
 // expired reports whether ctx is done or about to be: a deadline set on a connection may
 // fire before that of ctx, and no backend is to blame for time that is up.
