@@ -477,6 +477,27 @@ func switching(r *http.Request, lines ...string) string {
 	return "HTTP/1.1 101 Switching Protocols\r\n" + accept + head
 }
 
+// untilClose is a backend that reads up to the Close, answers it and leaves. It returns
+// the code, 0 when the connection ended without a Close.
+func (c *rawConn) untilClose() ws.StatusCode {
+	for {
+		h, err := ws.ReadHeader(c.in)
+		if err != nil {
+			return 0
+		}
+		p := make([]byte, h.Length)
+		if _, err := io.ReadFull(c.in, p); err != nil {
+			return 0
+		}
+		ws.Cipher(p, h.Mask, 0)
+		if h.OpCode == ws.OpClose {
+			io.WriteString(c, serverFrame(ws.OpClose, string(p)))
+			code, _ := ws.ParseCloseFrameData(p)
+			return code
+		}
+	}
+}
+
 // rest keeps a backend's connection until the edge ends it.
 func (c *rawConn) rest() { io.Copy(io.Discard, c.in) }
 

@@ -32,15 +32,7 @@ func TestShutdownSpreadsItsCloses(t *testing.T) {
 	codes := make(chan ws.StatusCode, n)
 	b := startRaw(t, func(c *rawConn, r *http.Request) {
 		c.send(switching(r))
-		for {
-			op, p := c.frame()
-			if op == ws.OpClose {
-				code, _ := ws.ParseCloseFrameData([]byte(p))
-				codes <- code
-				c.send(serverFrame(ws.OpClose, p))
-				return
-			}
-		}
+		codes <- c.untilClose()
 	})
 	e := startEdge(t, defaults(b.addr))
 	var clients []*rawConn
