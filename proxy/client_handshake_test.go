@@ -142,6 +142,8 @@ func TestHeaderLimit(t *testing.T) {
 	tests := []struct {
 		limit, size, want int
 	}{
+		{4 << 10, 3 << 10, 101}, // the smallest that the configuration takes
+		{4 << 10, 4 << 10, 431},
 		{8 << 10, 7 << 10, 101},
 		{8 << 10, 9 << 10, 431},
 		{0, 200 << 10, 101}, // 0 is no limit, to the edge; the backend has one of its own
