@@ -25,7 +25,7 @@ func main() {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetContext(context.Background())
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), versionCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), benchCommand(), versionCommand())
 	root.AddCommand(cli.Commands()...)
 	os.Exit(cli.Run(root, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -1,0 +1,364 @@
+package load
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// clientWorker is what the sessions of one worker of a run share. All but its atomics
+// belong to the worker.
+type clientWorker struct {
+	*worker
+	o       *Options
+	layout  *layout
+	head    []byte // of a message's frame, without mask
+	tally   *tally
+	scratch []byte
+	random  *rand.PCG
+	clients []*client
+
+	begun             bool
+	from, until       int64 // the measured time
+	sentAll, answered uint64
+	abandoned         uint64 // unanswered on connections that ended
+	open, failed      int
+	ended, past       int // connections; past: of push mode, that have seen the end of the measured time
+
+	// Published before the worker waits.
+	pubSent, pubAnswered, pubAbandoned    atomic.Uint64
+	pubOpen, pubFailed, pubEnded, pubPast atomic.Int64
+}
+
+func (w *clientWorker) publish() {
+	w.pubSent.Store(w.sentAll)
+	w.pubAnswered.Store(w.answered)
+	w.pubAbandoned.Store(w.abandoned)
+	w.pubOpen.Store(int64(w.open))
+	w.pubFailed.Store(int64(w.failed))
+	w.pubEnded.Store(int64(w.ended))
+	w.pubPast.Store(int64(w.past))
+}
+
+// mask is a fresh mask; RFC 6455 wants it unpredictable for the sake of proxies that do
+// not know WebSocket, which a load test does not attack.
+func (w *clientWorker) mask() (m [4]byte) {
+	r := w.random.Uint64()
+	return [4]byte{byte(r), byte(r >> 8), byte(r >> 16), byte(r >> 24)}
+}
+
+// measured tells whether what was due at that time is reported.
+func (w *clientWorker) measured(due int64) bool { return w.begun && due >= w.from && due < w.until }
+
+// client is the client end of one connection.
+type client struct {
+	w     *clientWorker
+	link  *link
+	index int // among all connections of the run: the stamp's connection
+
+	in       frameReader
+	message  messageReader
+	order    order
+	sent     uint64
+	schedule schedule // of messages, or of pings
+	first    int64    // when the first message is due, without a rate
+	pings    uint64
+	got      uint64 // messages of ours, each once
+	backlog  bool   // the socket was full when something was due
+
+	past      bool // in push mode: what was due in the measured time has come
+	closing   bool // our Close is sent
+	closeCode int  // of the peer's Close; 0: none yet
+	down      bool
+}
+
+func (c *client) opened() {
+	c.w.open++
+	c.w.clients = append(c.w.clients, c)
+	if c.w.begun { // never: all are opened before
+		c.link.end()
+	}
+}
+
+// start begins to send.
+func (c *client) start(start int64) {
+	o := c.w.o
+	switch {
+	case o.Mode == Push:
+	case o.Mode == Echo && o.Rate > 0:
+		c.schedule = newSchedule(start, o.Rate, c.index, o.Connections)
+		c.link.wakeAt(c.schedule.at(0))
+	case o.Mode == Echo || o.Size > 0:
+		c.first = start
+		c.link.wakeAt(start)
+	}
+	if o.Ping > 0 {
+		rate := float64(o.Connections) / o.Ping.Seconds()
+		c.schedule = newSchedule(start, rate, c.index, o.Connections)
+		if o.Size == 0 {
+			c.link.wakeAt(c.schedule.at(0))
+		}
+	}
+}
+
+func (c *client) fire(at int64) {
+	o := c.w.o
+	switch {
+	case c.closeCode != 0:
+		c.link.end() // the server should have
+	case c.closing:
+	case c.link.blocked():
+		c.backlog = true // drained goes on
+	case o.Mode == Echo && o.Rate > 0:
+		c.sendDue(at)
+	case o.Size > 0 && c.sent == 0:
+		c.sendNow(c.first, at)
+		if o.Ping > 0 {
+			c.link.wakeAt(c.schedule.at(0))
+		}
+	case o.Ping > 0:
+		c.ping(at)
+	}
+}
+
+func (c *client) drained() {
+	if c.backlog {
+		c.fire(now())
+	}
+}
+
+// batch bounds what is written at once, for the sake of the other connections.
+const batch = 64 << 10
+
+// sendDue sends what the schedule wants sent by now.
+func (c *client) sendDue(at int64) {
+	b := c.w.scratch[:0]
+	for {
+		due := c.schedule.at(c.sent)
+		if due >= c.w.until {
+			break
+		}
+		if due > at || len(b) >= batch {
+			c.backlog = c.backlog && due <= at
+			c.link.wakeAt(due)
+			break
+		}
+		b = c.append(b, due, at-due)
+	}
+	c.w.scratch = b
+	c.link.write(b)
+}
+
+// sendNow sends a message that is due without a schedule.
+func (c *client) sendNow(due, at int64) {
+	c.w.scratch = c.append(c.w.scratch[:0], due, at-due)
+	c.link.write(c.w.scratch)
+}
+
+// append makes the next message.
+func (c *client) append(b []byte, due, late int64) []byte {
+	w := c.w
+	if w.measured(due) {
+		w.tally.sent++
+		w.tally.bytesSent += uint64(len(w.layout.filler))
+		switch {
+		case late <= tolerance:
+		case c.backlog:
+			w.tally.held++
+		default:
+			w.tally.late++
+			w.tally.worstLate = max(w.tally.worstLate, late)
+		}
+	}
+	mask := w.mask()
+	b = append(append(b, w.head...), mask[:]...)
+	b, at := extend(b, len(w.layout.filler))
+	w.layout.put(b[at:], stamp{connection: uint64(c.index), sequence: c.sent, due: due})
+	ws.Cipher(b[at:], mask, 0)
+	c.sent++
+	w.sentAll++
+	return b
+}
+
+// extend makes b longer by n bytes and returns where they begin.
+func extend(b []byte, n int) ([]byte, int) {
+	at := len(b)
+	if cap(b)-at < n {
+		b = append(b, make([]byte, n)...)
+	}
+	return b[:at+n], at
+}
+
+// ping sends the pings that are due; a late one stands for those before it.
+func (c *client) ping(at int64) {
+	due := c.schedule.at(c.pings)
+	for c.schedule.at(c.pings+1) <= at {
+		c.pings++
+	}
+	if due < c.w.until {
+		var b [stampSize]byte
+		payload := newPing(&b, due)
+		mask := c.w.mask()
+		c.w.scratch = appendControl(c.w.scratch[:0], ws.OpPing, payload, &mask)
+		c.link.write(c.w.scratch)
+		if c.w.measured(due) {
+			c.w.tally.pingsSent++
+		}
+	}
+	c.pings++
+	c.link.wakeAt(c.schedule.at(c.pings))
+}
+
+func (c *client) received(p []byte) error {
+	err := c.in.feed(p, c)
+	if err != nil && !c.down {
+		c.w.scratch = appendControl(c.w.scratch[:0], ws.OpClose, ws.NewCloseFrameBody(ws.StatusProtocolError, ""), c.newMask())
+		c.link.write(c.w.scratch)
+	}
+	return err
+}
+
+func (c *client) newMask() *[4]byte {
+	m := c.w.mask()
+	return &m
+}
+
+func (c *client) frameBegins(ws.Header) {}
+
+func (c *client) framePayload(p []byte) { c.message.add(c.w.layout, p) }
+
+func (c *client) frameEnds(h ws.Header) {
+	if !h.Fin {
+		return
+	}
+	s, ok := c.message.end(c.w.layout)
+	switch {
+	case !ok:
+		c.w.tally.unexpected++
+		return
+	case s.connection != uint64(c.index):
+		c.w.tally.misdelivered++
+		return
+	}
+	c.answer(s)
+}
+
+// answer takes a message of the run.
+func (c *client) answer(s stamp) {
+	w := c.w
+	at, day := clocks()
+	due := s.due
+	if w.o.Mode == Push { // the backend's clock is the time of day
+		due = at - (day - s.due)
+		if w.begun && due >= w.until && !c.past {
+			c.past = true
+			w.past++
+		}
+	}
+	first := c.order.see(s.sequence)
+	if first {
+		c.got++
+		w.answered++
+	}
+	if first && w.measured(due) {
+		w.tally.received++
+		w.tally.bytesRcvd += uint64(len(w.layout.filler))
+		if w.o.Mode != Idle {
+			record(w.tally.latency, at-due)
+		}
+		if w.o.Mode == Push {
+			w.tally.sent++
+			w.tally.bytesSent += uint64(len(w.layout.filler))
+			if s.late > tolerance {
+				w.tally.late++
+				w.tally.worstLate = max(w.tally.worstLate, s.late)
+			}
+		}
+	}
+	if first && w.o.Mode == Echo && w.o.Rate == 0 && !c.closing && at < w.until {
+		c.sendNow(at, at)
+	}
+}
+
+func (c *client) control(op ws.OpCode, payload []byte) {
+	switch op {
+	case ws.OpPing:
+		if c.closing {
+			return
+		}
+		c.w.scratch = appendControl(c.w.scratch[:0], ws.OpPong, payload, c.newMask())
+		c.link.write(c.w.scratch)
+	case ws.OpPong:
+		c.pong(payload)
+	case ws.OpClose:
+		c.closed(payload)
+	}
+}
+
+func (c *client) pong(payload []byte) {
+	due, ok := pingTime(payload)
+	if !ok || !c.w.measured(due) {
+		return // not one of ours
+	}
+	c.w.tally.pingsAnswer++
+	record(c.w.tally.latency, now()-due)
+}
+
+// lingering is how long a server has to end the TCP connection after the Closes.
+const lingering = int64(time.Second)
+
+// closed takes the peer's Close. The server ends the TCP connection, RFC 6455 §7.1.1.
+func (c *client) closed(payload []byte) {
+	if c.closeCode != 0 {
+		return
+	}
+	c.closeCode = closeCode(payload)
+	c.link.wakeAt(now() + lingering)
+	if !c.closing {
+		c.closing = true
+		c.w.scratch = appendControl(c.w.scratch[:0], ws.OpClose, payload, c.newMask())
+		c.link.write(c.w.scratch)
+	}
+}
+
+// shut starts the closing handshake.
+func (c *client) shut() {
+	if c.closing || c.down {
+		return
+	}
+	c.closing = true
+	c.link.wakeAt(never)
+	c.w.scratch = appendControl(c.w.scratch[:0], ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""), c.newMask())
+	c.link.write(c.w.scratch)
+	c.w.check(c.link)
+}
+
+func (c *client) ended(err error) {
+	w := c.w
+	w.open--
+	w.ended++
+	c.down = true
+	if c.past {
+		w.past--
+	}
+	if c.sent > c.got {
+		w.abandoned += c.sent - c.got
+	}
+	if c.closeCode == 0 {
+		c.closeCode = int(ws.StatusAbnormalClosure)
+		if kind := openKind(err); kind != "" {
+			w.failed++
+			w.tally.faults.add(kind, err)
+		}
+	}
+	w.tally.closes[c.closeCode]++
+	if w.o.Mode != Push {
+		w.tally.lost += c.order.lost(c.sent)
+	} else {
+		w.tally.lost += c.order.lost(0)
+	}
+	w.tally.doubled += c.order.doubled
+	w.tally.reordered += c.order.reordered
+}
