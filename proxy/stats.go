@@ -24,16 +24,16 @@ type RouteStats struct {
 	HandshakeDuration *histogram.Histogram
 	SessionDuration   *histogram.Histogram
 
+	answered
+
 	traffic [trafficShards]struct {
 		Traffic
 		_ [64]byte
 	}
 
-	mu         sync.Mutex
-	handshakes map[string]uint64
-	requests   map[int]uint64
-	closes     map[CloseKey]uint64
-	active     map[string]*atomic.Int64 // by listener
+	mu     sync.Mutex
+	closes map[CloseKey]uint64
+	active map[string]*atomic.Int64 // by listener
 }
 
 const trafficShards = 8
@@ -50,22 +50,9 @@ func newRouteStats(name string) *RouteStats {
 		Name:              name,
 		HandshakeDuration: histogram.New(histogram.LatencyBounds()...),
 		SessionDuration:   histogram.New(histogram.LifetimeBounds()...),
-		handshakes:        map[string]uint64{}, requests: map[int]uint64{}, closes: map[CloseKey]uint64{},
-		active: map[string]*atomic.Int64{},
+		closes:            map[CloseKey]uint64{},
+		active:            map[string]*atomic.Int64{},
 	}
-}
-
-func (s *RouteStats) handshake(result string, status int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handshakes[result]++
-	s.requests[status]++
-}
-
-func (s *RouteStats) request(status int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests[status]++
 }
 
 func (s *RouteStats) closed(k CloseKey) {
@@ -89,9 +76,8 @@ func (s *RouteStats) enter(listener string) *atomic.Int64 {
 
 // RouteView is a route's counters at one moment.
 type RouteView struct {
-	Name, Pool        string
-	Handshakes        map[string]uint64
-	Requests          map[int]uint64
+	Name, Pool string
+	Answers
 	Closes            map[CloseKey]uint64
 	Active            map[string]int64 // by listener
 	HandshakeDuration histogram.Snapshot
@@ -100,7 +86,7 @@ type RouteView struct {
 }
 
 func (s *RouteStats) view() RouteView {
-	v := RouteView{Name: s.Name, Active: map[string]int64{}, HandshakeDuration: s.HandshakeDuration.Snapshot(),
+	v := RouteView{Name: s.Name, Answers: s.answers(), Active: map[string]int64{}, HandshakeDuration: s.HandshakeDuration.Snapshot(),
 		SessionDuration: s.SessionDuration.Snapshot()}
 	for i := range s.traffic {
 		for d := range v.Traffic {
@@ -116,7 +102,7 @@ func (s *RouteStats) view() RouteView {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.Handshakes, v.Requests, v.Closes = maps.Clone(s.handshakes), maps.Clone(s.requests), maps.Clone(s.closes)
+	v.Closes = maps.Clone(s.closes)
 	for name, g := range s.active {
 		v.Active[name] = g.Load()
 	}
@@ -158,6 +144,7 @@ type stats struct {
 	handshaking atomic.Int64
 	sessions    atomic.Uint64 // ever opened
 	tlsFailed   atomic.Uint64
+	unrouted    answered // what was refused before a route was found
 
 	mu     sync.Mutex
 	routes map[string]*RouteStats
