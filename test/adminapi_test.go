@@ -19,10 +19,12 @@ func TestAdminGarbage(t *testing.T) {
 	app := newApp(t, "app")
 	e := start(t, withBackends(hasty, app.addr))
 	w := newWitness(t, "wss://"+e.addr("wss"))
-	page, err := e.api.Sessions(t.Context(), admin.SessionQuery{})
-	if err != nil || len(page.Sessions) != 1 {
-		t.Fatalf("sessions: %v, %v", page, err)
-	}
+	var page admin.SessionPage
+	e.eventually("the session is listed", func() (ok bool) {
+		var err error
+		page, err = e.api.Sessions(t.Context(), admin.SessionQuery{})
+		return err == nil && len(page.Sessions) == 1
+	})
 	session := "/api/v1/sessions/" + page.Sessions[0].ID
 	long := strings.Repeat("a", 10_000)
 

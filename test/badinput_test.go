@@ -1,13 +1,17 @@
 package test
 
 import (
+	"bufio"
 	"encoding/pem"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	tgtls "github.com/tidegate/tidegate/tls"
 )
@@ -221,4 +225,53 @@ func clearLines(stderr string) (list []string) {
 		}
 	}
 	return list
+}
+
+// TestConfigurationFromAPipe runs an edge whose configuration comes out of a pipe, once:
+// it runs, reads the pipe no second time, and ends when it is told to.
+func TestConfigurationFromAPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "tidegate.yml")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	cmd := exec.Command(binary, "run", "--config", pipe)
+	stderr, err := cmd.StderrPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	exited := make(chan error, 1)
+	running := make(chan struct{})
+	go func() {
+		for sc := bufio.NewScanner(stderr); sc.Scan(); {
+			if strings.Contains(sc.Text(), `"msg":"running"`) {
+				close(running)
+			}
+		}
+		exited <- cmd.Wait()
+	}()
+	defer cmd.Process.Kill()
+	must(t, os.WriteFile(pipe, []byte(`
+admin: {address: "127.0.0.1:0"}
+listeners: [{name: edge, address: "127.0.0.1:0"}]
+routes: [{name: all, pool: apps}]
+pools: [{name: apps, backends: [{address: "127.0.0.1:1"}]}]
+`), 0o600)) // returns when the edge has opened it
+	select {
+	case <-running:
+	case err := <-exited:
+		t.Fatalf("exited: %v", err)
+	}
+	// Two rounds of looking at the file.
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(2200 * time.Millisecond); time.Now().Before(end); <-tick.C {
+		if fd, err := syscall.Open(pipe, syscall.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			syscall.Close(fd)
+			t.Fatal("the edge reads the pipe again")
+		}
+	}
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case err := <-exited:
+		must(t, err)
+	case <-time.After(soon):
+		t.Fatal("the edge has not exited")
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -137,7 +138,16 @@ func (e *edge) follow(ctx context.Context) {
 	}
 }
 
+// digest is that of a regular file: a pipe holds its content once, and would keep whoever
+// asks again.
 func digest(path string) (d [sha256.Size]byte, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return d, err
+	}
+	if !info.Mode().IsRegular() {
+		return d, fmt.Errorf("%s is no regular file", path)
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return d, err
