@@ -38,6 +38,11 @@
 // SnapshotFile, one whose answer came from a server that lost its leader for long, and
 // one that is held back as described next.
 //
+// A server that has just started answers from its log while it replays it: with instances
+// that left long ago, or with a maintenance that is over. After a failure, an answer whose
+// index is behind the last one before is therefore not believed until the index has stood
+// for 2 s; a catalog that was lost or restored is believed that much later.
+//
 // A token without permission looks like a service without instances. Therefore:
 //
 //   - an answer that loses EmptyProtection.MaxLoss or more of the instances at once (by

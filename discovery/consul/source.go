@@ -24,6 +24,7 @@ type pace struct {
 	burst      int
 	coldStart  time.Duration // until then the snapshot file and later datacenters wait
 	passOver   time.Duration // unreachable for so long, a datacenter is passed over
+	settle     time.Duration // an answer behind what was known before a failure must stand so long
 	oldContact time.Duration // a server that has not heard of its leader for so long is old
 	tokenPoll  time.Duration
 	save       time.Duration // at most one snapshot file in that time
@@ -38,6 +39,7 @@ var defaultPace = pace{
 	burst:      5,
 	coldStart:  2 * time.Second,
 	passOver:   30 * time.Second,
+	settle:     2 * time.Second,
 	oldContact: 30 * time.Second,
 	tokenPoll:  time.Second,
 	save:       time.Second,

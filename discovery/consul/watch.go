@@ -35,6 +35,7 @@ type watcher struct {
 	limiter  *rate.Limiter
 	backoff  backoff
 	trouble  trouble
+	replay   replay
 	skipped  map[string]string // instances that were left out, and why
 	filtered bool              // the last answer was
 	old      bool              // the last answer was
@@ -70,8 +71,13 @@ func (w *watcher) run(ctx context.Context) {
 		if err != nil {
 			index = 0
 			w.failed(err)
+			w.replay.suspect()
 			w.send(ctx, answer{datacenter: w.position, err: err})
 			w.backoff.pause(ctx, current)
+			continue
+		}
+		if wait = w.replay.left(max(a.index, 1), time.Now(), w.source.pace.settle); wait > 0 {
+			index = max(a.index, 1)
 			continue
 		}
 		w.succeeded(a)
@@ -92,6 +98,36 @@ func nextIndex(last, got uint64) uint64 {
 		return 0
 	}
 	return max(got, 1)
+}
+
+// replay tells whether a server that answers after a failure is behind what was known
+// before. A server that starts is a leader, or says that it has heard of one, before it
+// has replayed its log, and answers stale and default queries from the past that it has
+// got to: with instances that left long ago, or with a maintenance that is over. An index
+// that stays behind is no replay but a catalog that was lost or restored.
+type replay struct {
+	known     uint64    // index of the last answer that was believed
+	suspected bool      // a query has failed since
+	at        uint64    // index of the last answer that was not believed; 0: none
+	since     time.Time // when the first answer with it came
+}
+
+// suspect notes a failure: the next answer may come from a server that has just started.
+func (r *replay) suspect() { r.suspected, r.at = true, 0 }
+
+// left returns for how long an answer with index, from 1 on, is to be doubted still,
+// unless another comes; 0 is that it is believed.
+func (r *replay) left(index uint64, now time.Time, settle time.Duration) time.Duration {
+	if r.suspected && index < r.known {
+		if index != r.at {
+			r.at, r.since = index, now
+		}
+		if left := settle - now.Sub(r.since); left > 0 {
+			return left
+		}
+	}
+	*r = replay{known: index}
+	return 0
 }
 
 // ask sends one query, which blocks if index is not 0, and maps its answer. It ends
