@@ -86,20 +86,18 @@ func (p *pool) spoken() bool {
 	return slices.ContainsFunc(p.slots, func(w *watch) bool { return w.last != nil })
 }
 
-// heard waits for the first word of a pool that is so new that no source of it has
-// spoken. It reports false if the pool was known before, or if ctx is done.
-func (p *pool) heard(ctx context.Context) bool {
+// hear waits for the first word of a pool that is so new that no source of it has spoken,
+// until ctx is done. What was said is in force when it returns.
+func (p *pool) hear(ctx context.Context) {
 	p.mu.Lock()
 	silent := p.silent
 	p.mu.Unlock()
 	if silent == nil {
-		return false
+		return
 	}
 	select {
 	case <-silent:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -100,7 +100,8 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 	var last *failure
 	for try := 0; try <= view.Upstream.Retries && !expired(ctx); try++ {
 		b, err := view.pick(pick)
-		if err != nil && h.heard(ctx) {
+		if err != nil {
+			h.hear(ctx) // the first word may also have come just now
 			b, err = view.pick(pick)
 		}
 		if err != nil {
@@ -132,15 +133,15 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 	return nil, refuse(http.StatusBadGateway, "backend_"+last.kind.String(), "no backend could be reached")
 }
 
-// heard waits, no longer than for a connection, until discovery has spoken of a pool that
-// is new: at the start of the edge, and after a reload. It reports whether it was worth it.
-func (h *handshake) heard(ctx context.Context) bool {
+// hear waits, no longer than for a connection, until discovery has spoken of a pool that
+// is new: at the start of the edge, and after a reload.
+func (h *handshake) hear(ctx context.Context) {
 	if d := h.route.pool.Upstream.ConnectTimeout; d > 0 {
 		bounded, cancel := context.WithTimeout(ctx, d)
 		defer cancel()
 		ctx = bounded
 	}
-	return h.route.pool.heard(ctx)
+	h.route.pool.hear(ctx)
 }
 
 // resultNoBackend is the result of a handshake for which no backend was eligible.
