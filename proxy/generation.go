@@ -62,7 +62,8 @@ func (g *Generation) Listeners() []ListenerView {
 type Next struct {
 	srv   *Server
 	gen   *Generation
-	bound []*listener // sockets of its own
+	taken map[string]bool // keys of its listeners
+	bound []*listener     // sockets of its own
 	done  bool
 }
 
@@ -73,7 +74,7 @@ var ErrStopping = errors.New("the edge is shutting down")
 // changed; otherwise other configurations wait until Commit or Discard.
 func (s *Server) Prepare(settings Settings) (*Next, error) {
 	s.applying.Lock() // held until Commit or Discard, but not during a shutdown
-	n := &Next{srv: s, gen: &Generation{}}
+	n := &Next{srv: s, gen: &Generation{}, taken: map[string]bool{}}
 	err := n.prepare(settings)
 	if err != nil {
 		n.Discard()
@@ -121,7 +122,11 @@ func (n *Next) prepare(settings Settings) error {
 // listen prepares one listener. The socket of an address that is bound already is used
 // again, and so is a certificate store with the same settings.
 func (n *Next) listen(s ListenerSettings) error {
-	ln := n.srv.listeners[s.Address]
+	if n.taken[s.key()] {
+		return fmt.Errorf("another listener has its address %s", s.Address)
+	}
+	n.taken[s.key()] = true
+	ln := n.srv.listeners[s.key()]
 	var before *endpoint
 	if ln != nil {
 		before = ln.endpoint.Load()
@@ -200,7 +205,7 @@ func (n *Next) commitListeners(before *Generation) {
 	s := n.srv
 	listeners, kept := map[string]*listener{}, map[*endpoint]bool{}
 	for _, e := range n.gen.endpoints {
-		listeners[e.Address], kept[e] = e.ln, true
+		listeners[e.key()], kept[e] = e.ln, true
 		if e.ln.endpoint.Swap(e) == e {
 			continue
 		}
@@ -208,7 +213,7 @@ func (n *Next) commitListeners(before *Generation) {
 			e.unwatch = s.start(e.watchCertificates)
 		}
 		s.start(e.serve)
-		if s.listeners[e.Address] == nil {
+		if s.listeners[e.key()] == nil {
 			e.ln.stop = s.start(e.ln.run)
 			s.log.Info("listening", zap.String("listener", e.Name), zap.Stringer("address", e.ln.socket.Addr()), zap.Bool("tls", e.store != nil))
 		}
@@ -218,8 +223,8 @@ func (n *Next) commitListeners(before *Generation) {
 			e.retire()
 		}
 	}
-	for address, ln := range s.listeners {
-		if listeners[address] == nil {
+	for key, ln := range s.listeners {
+		if listeners[key] == nil {
 			ln.close()
 		}
 	}

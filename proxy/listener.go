@@ -28,6 +28,15 @@ type listener struct {
 	stop     context.CancelFunc
 }
 
+// key tells listeners apart over reloads: by the address, and where that leaves the port
+// to the system, by the name.
+func (s *ListenerSettings) key() string {
+	if _, port, err := net.SplitHostPort(s.Address); err == nil && (port == "" || port == "0") {
+		return s.Name + " at " + s.Address
+	}
+	return s.Address
+}
+
 // endpoint is a listener under one configuration: its HTTP server and its settings.
 type endpoint struct {
 	ListenerSettings

@@ -226,7 +226,7 @@ func TestCertificateReload(t *testing.T) {
 	settings := defaults(echoBackend(t))
 	settings.Listeners[0].TLS = &tls.ServerSettings{Certificates: []tls.KeyPairFiles{files}}
 	e := startEdge(t, settings)
-	c := newRawConn(t, cryptotls.Client(dialRaw(t, e.addr()).Conn, &cryptotls.Config{InsecureSkipVerify: true}))
+	c := newRawConn(t, tlsClient(dialRaw(t, e.addr())))
 	c.send(upgradeRequest("/"))
 	c.upgraded()
 
@@ -303,7 +303,7 @@ func TestListeners(t *testing.T) {
 	settings.Listeners = append(settings.Listeners, second)
 	e := startEdge(t, settings)
 	views := e.Current().Listeners()
-	secure := newRawConn(t, cryptotls.Client(dialRaw(t, views[0].Address).Conn, &cryptotls.Config{InsecureSkipVerify: true}))
+	secure := newRawConn(t, tlsClient(dialRaw(t, views[0].Address)))
 	plain := dialRaw(t, views[1].Address)
 	for _, c := range []*rawConn{secure, plain} {
 		c.send(upgradeRequest("/"))
@@ -329,7 +329,7 @@ func TestTLSHandshakesDoNotWait(t *testing.T) {
 	for range 10 {
 		dialRaw(t, e.addr()).send(clientHello(t)[:20])
 	}
-	c := newRawConn(t, cryptotls.Client(dialRaw(t, e.addr()).Conn, &cryptotls.Config{InsecureSkipVerify: true}))
+	c := newRawConn(t, tlsClient(dialRaw(t, e.addr())))
 	c.send(upgradeRequest("/"))
 	c.upgraded()
 }

@@ -109,6 +109,9 @@ func (s *Server) Routes() []RouteView {
 		listeners[e.Name] = true
 	}
 	s.stats.forget(present, listeners)
+	if now := s.current.Load(); now != gen {
+		s.stats.restore(now.routes) // it came in between and may be forgotten in part
+	}
 	s.stats.mu.Lock()
 	all := make([]*RouteStats, 0, len(s.stats.routes))
 	for _, rs := range s.stats.routes {
