@@ -45,10 +45,11 @@ type ServerSettings struct {
 // memory and replaces them as their files change. Its methods may be called from
 // any goroutine. There is nothing to close.
 type Store struct {
-	settings ServerSettings // never changed
-	config   *cryptotls.Config
-	current  atomic.Pointer[content]
-	read     readFunc
+	settings  ServerSettings // never changed
+	config    *cryptotls.Config
+	accepting *cryptotls.Config // what Accept makes handshakes with
+	current   atomic.Pointer[content]
+	read      readFunc
 }
 
 // NewStore loads everything that settings name. The error joins all that is
@@ -78,6 +79,7 @@ func newStore(settings ServerSettings, read readFunc) (*Store, error) {
 	if s.settings.ClientAuth != ClientAuthNone {
 		s.requireCurrentCAs(s.config)
 	}
+	s.accepting = s.newAccepting()
 	s.current.Store(first)
 	return s, nil
 }
