@@ -7,7 +7,7 @@ SOAK    ?= 10m
 export GOTOOLCHAIN ?= local
 export GOFLAGS     ?= -mod=readonly
 
-.PHONY: run build test check lint soak clean
+.PHONY: run build test check lint soak bench clean
 
 run: ## a demo edge on https://localhost:8443
 	$(GO) run ./cmd/tidegate demo
@@ -25,6 +25,13 @@ check: lint test ## what CI runs
 
 soak: ## the long runs: each fuzz target and each endurance test for $(SOAK)
 	test/soak.sh $(SOAK)
+
+# What `make bench` is told, such as BENCH='-quick' or BENCH='-only echo -rounds 3'.
+BENCH ?= -out docs/benchmarks.md
+
+bench: ## Tidegate, HAProxy, nginx and no proxy side by side, about 35 minutes
+	$(GO) build -o bin/bench ./bench
+	bin/bench $(BENCH)
 
 clean:
 	rm -rf bin .cache test/npm/node_modules

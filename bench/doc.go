@@ -1,0 +1,20 @@
+// Command bench measures Tidegate, HAProxy, nginx and no proxy at all side by side, on
+// the machine that it runs on (`make bench`).
+//
+// It writes the proxies' configurations from the templates in configs, starts each proxy
+// on one core and the load generator (itself, package load) and the backend on another,
+// and runs every measure with every proxy, round by round, the order turning, so that
+// what changes on the machine hits all alike. Reported are medians.
+//
+//	settings.go   the proxies and their variants
+//	measures.go   what is measured, with what load, and what Tidegate is to reach
+//	memory.go     idle sessions
+//	rounds.go     the order of things
+//	results.go    samples → medians → ratios
+//	markdown.go   the page for docs/benchmarks.md
+//	process.go    children: pinned, watched, ended by process id
+//	setup.go      what must be there: packages, certificate, tidegate
+//	machine.go    what the figures were measured on, and how quiet it was
+//
+// Everything goes over loopback. It needs Linux (/proc, taskset).
+package main

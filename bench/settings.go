@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/template"
+)
+
+//go:embed configs
+var configs embed.FS
+
+// maxSessions is what the proxies are told; each session takes two descriptors of 20,000.
+const maxSessions = 9600
+
+// setting is one way to run one proxy.
+type setting struct {
+	proxy    string // direct | haproxy | nginx | tidegate: what the report compares
+	name     string
+	template string
+	// of the templates
+	BufSize                        int
+	EdgeTriggered, Splice, NoDelay bool
+	// where says for which measures a variant is worth trying; nil: all.
+	where func(*measure) bool
+}
+
+// large are measures whose messages do not fit into default buffers.
+func large(m *measure) bool { return m.load.Size >= 16<<10 }
+
+func small(m *measure) bool { return m.kind == perMessage && m.load.Size == 64 }
+
+func busy(m *measure) bool { return m.memory == nil }
+
+// plainOnly is for what TLS rules out.
+func plainOnly(m *measure) bool { return !m.secure && m.load.Size > 0 }
+
+// settings are all ways, each proxy's plain one first.
+func settings() []*setting {
+	return []*setting{
+		{proxy: "direct", name: "direct"},
+		{proxy: "haproxy", name: "haproxy", template: "haproxy.cfg"},
+		{proxy: "haproxy", name: "haproxy, 32 KiB buffers", template: "haproxy.cfg", BufSize: 32 << 10, where: large},
+		{proxy: "haproxy", name: "haproxy, splice-auto", template: "haproxy.cfg", Splice: true, where: plainOnly},
+		{proxy: "haproxy", name: "haproxy, edge-triggered", template: "haproxy.cfg", EdgeTriggered: true, where: busy},
+		{proxy: "haproxy", name: "haproxy, http-no-delay", template: "haproxy.cfg", NoDelay: true, where: small},
+		{proxy: "nginx", name: "nginx", template: "nginx.conf"},
+		{proxy: "nginx", name: "nginx, 32 KiB buffers", template: "nginx.conf", BufSize: 32 << 10, where: large},
+		{proxy: "tidegate", name: "tidegate", template: "tidegate.yaml"},
+	}
+}
+
+// proxy is a running proxy, or for "direct" the backend itself.
+type proxy struct {
+	*process
+	*setting
+	plain, secure string // addresses
+}
+
+// startProxy writes the configuration of s and runs it. The caller stops it.
+func (b *bench) startProxy(ctx context.Context, s *setting) (p *proxy, err error) {
+	if s.proxy == "direct" {
+		return &proxy{setting: s, plain: b.plainBackend, secure: b.secureBackend}, nil
+	}
+	dir, err := os.MkdirTemp(b.dir, s.proxy+"-")
+	if err != nil {
+		return nil, err
+	}
+	p = &proxy{setting: s}
+	v := struct {
+		*setting
+		Plain, Secure, Admin, Backend, Dir string
+		MaxSessions                        int
+	}{setting: s, Backend: b.plainBackend, Dir: b.dir, MaxSessions: maxSessions}
+	if s.Splice { // takes two descriptors more for the pipe
+		v.MaxSessions = maxSessions / 2
+	}
+	for _, addr := range []*string{&v.Plain, &v.Secure, &v.Admin} {
+		if *addr, err = freeAddr(); err != nil {
+			return nil, err
+		}
+	}
+	if s.proxy == "nginx" { // writes beside its configuration
+		v.Dir = dir
+		for _, f := range []string{"cert.pem", "key.pem"} {
+			if err := os.Symlink(filepath.Join(b.dir, f), filepath.Join(dir, f)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	p.plain, p.secure = v.Plain, v.Secure
+	config := filepath.Join(dir, s.template)
+	text, err := render(s.template, v)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		return nil, err
+	}
+	args := map[string][]string{
+		"haproxy":  {b.o.haproxy, "-db", "-f", config},
+		"nginx":    {b.o.nginx, "-p", dir, "-c", config},
+		"tidegate": {b.o.tidegate, "run", "--config", config},
+	}[s.proxy]
+	if p.process, err = start(s.name, b.o.proxyCore, args...); err != nil {
+		return nil, err
+	}
+	if err := p.ready(ctx, p.plain, p.secure); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *proxy) end() {
+	if p.process != nil {
+		p.stop()
+	}
+}
+
+func render(name string, v any) ([]byte, error) {
+	t, err := template.ParseFS(configs, "configs/"+name+".tmpl")
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&out, v); err != nil {
+		return nil, fmt.Errorf("making %s: %w", name, err)
+	}
+	return out.Bytes(), nil
+}
