@@ -4,22 +4,19 @@ import (
 	"context"
 	cryptotls "crypto/tls"
 	"errors"
-
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/tidegate/tidegate/proxy/pump"
 )
 
 // clientConn is an accepted connection as net/http sees it until the hijack. The
 // handshake timeout holds for everything up to the first complete request head,
 // whatever deadlines net/http sets meanwhile.
 type clientConn struct {
-	net.Conn // the stream, or TLS over it
-	stream   *pump.Stream
+	net.Conn // that of the leg
+	leg
 	remote   netip.AddrPort
 	deadline time.Time // of the first request head; zero: none
 	served   atomic.Bool
@@ -52,18 +49,10 @@ func (c *clientConn) Close() error {
 // CloseWrite ends our direction, so that net/http can let an answer arrive before it
 // closes a connection on which unread bytes wait.
 func (c *clientConn) CloseWrite() error {
-	if t, ok := c.Conn.(*cryptotls.Conn); ok {
-		return t.CloseWrite()
+	if c.tls != nil {
+		return c.tls.CloseWrite()
 	}
 	return c.stream.CloseWrite()
-}
-
-// leg returns the connection as one leg of a session.
-func (c *clientConn) leg() pump.Conn {
-	if t, ok := c.Conn.(*cryptotls.Conn); ok {
-		return pump.NewTLSStream(t, c.stream)
-	}
-	return c.stream
 }
 
 // secureConn lets net/http see the TLS state, for Request.TLS.
@@ -71,7 +60,7 @@ type secureConn struct{ *clientConn }
 
 // ConnectionState is that of the TLS connection.
 func (c secureConn) ConnectionState() cryptotls.ConnectionState {
-	return c.Conn.(*cryptotls.Conn).ConnectionState()
+	return c.tls.ConnectionState()
 }
 
 // connOf finds the clientConn behind what net/http hands out.

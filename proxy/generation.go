@@ -87,6 +87,13 @@ func (n *Next) prepare(settings Settings) error {
 	if n.srv.stopping.Load() {
 		return ErrStopping
 	}
+	if n.srv.engines == nil {
+		engines, err := newEngines(n.srv.Loops)
+		if err != nil {
+			return err
+		}
+		n.srv.engines = engines
+	}
 	var errs []error
 	pools := map[string]*poolView{}
 	for _, p := range settings.Pools {
@@ -176,6 +183,7 @@ func (n *Next) Discard() {
 // Commit applies the configuration. It cannot fail, and no session notices it.
 func (n *Next) Commit() *Generation {
 	s, before := n.srv, n.srv.current.Load()
+	s.startEngines()
 	n.done = true
 	defer s.applying.Unlock()
 	n.gen.Number, n.gen.Applied = before.Number+1, time.Now()

@@ -13,8 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
-	"github.com/tidegate/tidegate/proxy/engine"
-	"github.com/tidegate/tidegate/proxy/pump"
 )
 
 // handshake is a request on its way to becoming a session.
@@ -59,12 +57,14 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 			ref = nil // a reload took the pool away under the request: the next one has another
 		}
 	}
-	switch {
-	case h.route == nil:
-	case asks:
-		h.route.stats.handshake(ref.result, ref.status)
-	default:
-		h.route.stats.request(ref.status)
+	answered := &s.stats.unrouted
+	if h.route != nil {
+		answered = &h.route.stats.answered
+	}
+	if asks {
+		answered.handshake(ref.result, ref.status)
+	} else {
+		answered.request(ref.status)
 	}
 	h.refused(w, ref)
 }
@@ -89,7 +89,7 @@ func (h *handshake) refused(w http.ResponseWriter, ref *refusal) {
 		name = h.route.Name
 	}
 	h.srv.noise.Info("refused", zap.String("listener", h.endpoint.Name), zap.String("route", name), zap.Stringer("client", h.conn.remote),
-		zap.String("host", h.r.Host), zap.String("path", bounded(h.r.URL.Path)), zap.Int("status", ref.status), zap.String("reason", ref.text))
+		zap.Stringer("client_ip", h.origin.client), zap.String("host", h.r.Host), zap.String("path", bounded(h.r.URL.Path)), zap.Int("status", ref.status), zap.String("reason", ref.text))
 	if ref.status == statusClientGone {
 		return
 	}
@@ -187,7 +187,7 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	}
 	h.route.stats.handshake("backend_answer", u.res.StatusCode)
 	h.srv.noise.Info("backend answered", zap.String("route", h.route.Name), zap.String("backend", u.backend.ID),
-		zap.Stringer("client", h.conn.remote), zap.Int("status", u.res.StatusCode))
+		zap.Stringer("client", h.conn.remote), zap.Stringer("client_ip", h.origin.client), zap.Int("status", u.res.StatusCode))
 	w.Header()["Content-Type"] = nil // none is made up
 	for name, values := range endToEnd(u.res.Header) {
 		w.Header()[name] = values
@@ -245,7 +245,8 @@ func (h *handshake) abandon(u *upstream, err error) {
 	u.backend.Live.Release()
 	u.stream.Close()
 	h.route.stats.handshake("client_gone", statusClientGone)
-	h.srv.noise.Info("client went away during its handshake", zap.String("route", h.route.Name), zap.Stringer("client", h.conn.remote), zap.Error(err))
+	h.srv.noise.Info("client went away during its handshake", zap.String("route", h.route.Name), zap.Stringer("client", h.conn.remote),
+		zap.Stringer("client_ip", h.origin.client), zap.Error(err))
 }
 
 // answer is the 101 for the client: the backend's, with the headers of one hop ours.
@@ -278,11 +279,9 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
-	backend, backendHead := u.leg()
-	var running engine.Session = pump.Start(h.route.engine, (*observed)(s),
-		pump.Leg{Conn: h.conn.leg(), Head: clientHead}, pump.Leg{Conn: backend, Head: backendHead})
-	s.engine.Store(&running)
 	h.srv.sessions.add(s)
+	h.conn.head = clientHead
+	s.runs(h.srv.engines.start(h.route.engine, (*observed)(s), &h.conn.leg, u.opened()))
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
 		// shutdown goes by.

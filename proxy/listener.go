@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	cryptotls "crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -41,7 +40,6 @@ func (s *ListenerSettings) key() string {
 type endpoint struct {
 	ListenerSettings
 	ln      *listener
-	tlsBase *cryptotls.Config
 	queue   *queue
 	http    *http.Server
 	conns   sync.WaitGroup // that the HTTP server has, each until its last handler is done
@@ -51,9 +49,6 @@ type endpoint struct {
 
 func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
 	e := &endpoint{ListenerSettings: s, ln: l, store: store, queue: newQueue(l.socket.Addr())}
-	if store != nil {
-		e.tlsBase = store.ServerConfig()
-	}
 	e.http = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.srv.serve(e, w, r) }),
 		ReadHeaderTimeout: s.Limits.HandshakeTimeout,
@@ -159,7 +154,7 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 	if err := tune(tcp, e.TCP); err != nil {
 		srv.noise.Info("connection not tuned", zap.String("listener", e.Name), zap.Error(err))
 	}
-	c := &clientConn{stream: pump.NewStream(tcp), remote: remoteOf(tcp), onClose: e.closed}
+	c := &clientConn{leg: leg{stream: pump.NewStream(tcp)}, remote: remoteOf(tcp), onClose: e.closed}
 	c.Conn = c.stream
 	if d := e.Limits.HandshakeTimeout; d > 0 {
 		c.deadline = time.Now().Add(d)
@@ -168,15 +163,15 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 		ctx = ctx2
 	}
 	var ready net.Conn = c
-	if e.tlsBase != nil {
-		conn := cryptotls.Server(c.stream, e.tlsBase)
-		if err := conn.HandshakeContext(ctx); err != nil {
+	if e.store != nil {
+		conn, err := e.store.Accept(ctx, c.stream, e.TLSEngine)
+		if err != nil {
 			srv.noise.Info("TLS handshake failed", zap.String("listener", e.Name), zap.Stringer("client", c.remote), zap.Error(err))
 			srv.stats.tlsFailed.Add(1)
 			tcp.Close()
 			return
 		}
-		c.Conn = conn
+		c.Conn, c.tls = conn, conn
 		ready = secureConn{c}
 	}
 	for !e.queue.put(ready) {

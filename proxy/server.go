@@ -16,6 +16,9 @@ type Server struct {
 	// Plain, if set before the first Commit, answers requests that open no WebSocket, on
 	// every listener and before any route.
 	Plain http.Handler
+	// Loops, set before the first Prepare, is how many event loops sessions run on. With
+	// 0, or on a system without epoll, each session runs on goroutines of its own.
+	Loops int
 
 	log *zap.Logger
 	// noise is the logger for what any stranger can cause: it lets a burst through and
@@ -23,6 +26,7 @@ type Server struct {
 	noise    *zap.Logger
 	ids      *ids
 	sessions *sessions
+	engines  *engines // from the first Prepare on
 	stats    stats
 	current  atomic.Pointer[Generation]
 	stopping atomic.Bool
@@ -30,6 +34,8 @@ type Server struct {
 	ctx    context.Context // ends what runs in the background
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	stopEngines func() // ends the engines and waits; guarded by applying
 
 	applying  sync.Mutex // one configuration at a time
 	listeners map[string]*listener
@@ -48,6 +54,20 @@ func NewServer(log *zap.Logger) *Server {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.current.Store(&Generation{table: newTable(nil)})
 	return s
+}
+
+// startEngines runs the engines from the first configuration on.
+func (s *Server) startEngines() {
+	if s.stopEngines != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.engines.run(ctx)
+	}()
+	s.stopEngines = func() { cancel(); <-done }
 }
 
 // start runs f until it returns or the returned function, or the end of the server,

@@ -41,6 +41,7 @@ type Session struct {
 	number                    uint64
 	state                     atomic.Uint32
 	engine                    atomic.Pointer[engine.Session]
+	early                     atomic.Pointer[relay.Ending] // asked for before the engine ran
 	ended                     func(*Session)
 	stats                     *RouteStats
 	active                    *atomic.Int64
@@ -62,8 +63,20 @@ func (s *Session) Counts(from relay.Side) Count {
 // Close ends the session with a Close of the edge's: code and reason for the client,
 // 1001 for the backend. It does not wait.
 func (s *Session) Close(code ws.StatusCode, reason string) {
-	if e := s.engine.Load(); e != nil {
-		(*e).Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
+	e := relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason}
+	if s.engine.Load() == nil {
+		s.early.Store(&e)
+	}
+	if running := s.engine.Load(); running != nil {
+		(*running).Close(e)
+	}
+}
+
+// runs is told the engine's end of the session, which is listed already.
+func (s *Session) runs(running engine.Session) {
+	s.engine.Store(&running)
+	if e := s.early.Load(); e != nil {
+		running.Close(*e)
 	}
 }
 
@@ -142,7 +155,7 @@ func (s *Session) logEnd(res engine.Result) {
 func (s *Session) fields(more ...zap.Field) []zap.Field {
 	return append([]zap.Field{zap.String("session", s.ID), zap.String("listener", s.Listener), zap.String("route", s.Route),
 		zap.String("pool", s.Pool), zap.String("backend", s.Backend.ID), zap.Stringer("client", s.Client),
-		zap.String("request_id", s.RequestID)}, more...)
+		zap.Stringer("client_ip", s.ClientIP), zap.String("request_id", s.RequestID)}, more...)
 }
 
 // bounded cuts what a client chose the length of.

@@ -27,6 +27,8 @@ type ListenerSettings struct {
 	Address string
 	// TLS is nil for plain ws.
 	TLS *tls.ServerSettings
+	// TLSEngine says who protects the records once a handshake is done.
+	TLSEngine tls.Engine
 	// TrustedProxies are the networks whose X-Forwarded-* and X-Request-Id are believed.
 	TrustedProxies []netip.Prefix
 	TCP            TCPSettings

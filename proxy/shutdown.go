@@ -50,6 +50,10 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 		x.kill()
 	}
 	s.sessions.wait(context.Background(), func() bool { return true })
+	if s.engines != nil {
+		s.startEngines() // they may never have run
+		s.stopEngines()
+	}
 }
 
 // closeOver closes all sessions, one in each equal slot of the window, at a random

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	cryptotls "crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/tls"
 )
 
 // maxAnswerHead bounds the head of a backend's answer.
@@ -26,20 +26,12 @@ const maxAnswerHead = 64 << 10
 
 // upstream is a connection to a backend that has answered the handshake.
 type upstream struct {
-	backend     *balance.Backend
-	stream      *pump.Stream
-	tls         *cryptotls.Conn // nil for plain
+	backend *balance.Backend
+	leg
 	in          *bufio.Reader
 	limit       *answerReader
 	res         *http.Response
 	subprotocol string
-}
-
-func (u *upstream) conn() net.Conn {
-	if u.tls != nil {
-		return u.tls
-	}
-	return u.stream
 }
 
 // answerReader reads a backend's answer up to a bound. It remembers what went wrong,
@@ -57,15 +49,13 @@ func (r *answerReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// leg returns the connection as one leg of a session, and the bytes that came behind
-// the 101.
-func (u *upstream) leg() (pump.Conn, []byte) {
+// opened makes a leg of a session of the connection: with the bytes that came behind the
+// 101.
+func (u *upstream) opened() *leg {
 	head, _ := u.in.Peek(u.in.Buffered())
+	u.head = bytes.Clone(head)
 	u.stream.SetDeadline(time.Time{})
-	if u.tls != nil {
-		return pump.NewTLSStream(u.tls, u.stream), bytes.Clone(head)
-	}
-	return u.stream, bytes.Clone(head)
+	return &u.leg
 }
 
 // failure is an attempt at one backend that came to nothing.
@@ -201,15 +191,14 @@ func (h *handshake) dial(ctx context.Context, b *balance.Backend) (*upstream, er
 	if err := tune(conn, h.endpoint.TCP); err != nil {
 		h.srv.noise.Info("connection not tuned", zap.String("backend", b.ID), zap.Error(err))
 	}
-	u := &upstream{backend: b, stream: pump.NewStream(conn)}
+	u := &upstream{backend: b, leg: leg{stream: pump.NewStream(conn)}}
 	if settings.TLS != nil {
 		cfg := settings.TLS
 		if cfg.ServerName == "" {
 			cfg = cfg.Clone()
 			cfg.ServerName, _, _ = net.SplitHostPort(b.Addr)
 		}
-		u.tls = cryptotls.Client(u.stream, cfg)
-		if err := u.tls.HandshakeContext(ctx); err != nil {
+		if u.tls, err = tls.Connect(ctx, u.stream, cfg); err != nil {
 			conn.Close()
 			return nil, fail(balance.FailureTLS, fmt.Errorf("tls to %s: %w", b.Addr, err))
 		}

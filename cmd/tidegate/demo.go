@@ -70,6 +70,7 @@ func runDemo(ctx context.Context, out io.Writer, backends int, listen, adminAddr
 	}
 	e := newEdge("", log, level)
 	e.srv.Plain = demo.Page()
+	e.runLoops(0)
 	_, port, _ := net.SplitHostPort(listen)
 	e.running = func() {
 		fmt.Fprintf(out, "\n  Open  https://localhost:%s  (a development certificate: the browser asks once)\n"+

@@ -31,6 +31,7 @@ type edge struct {
 	tried   [sha256.Size]byte
 	reloads map[string]uint64 // by result
 	last    admin.Config
+	first   *config.File // what the process started with
 }
 
 // Results of a reload, for the metric.
@@ -56,28 +57,33 @@ func (e *edge) apply(file *config.File) (uint64, error) {
 		return 0, err
 	}
 	gen := next.Commit()
-	e.settle(e.file.Swap(file), file)
+	e.file.Store(file)
+	e.settle(file)
 	return gen.Number, nil
 }
 
-// settle applies what is not the proxy's, and says what waits for the next start.
-func (e *edge) settle(before, file *config.File) {
+// settle applies what is not the proxy's, and says what waits for the next start: the
+// process has one log and one admin API, as its first configuration made them.
+func (e *edge) settle(file *config.File) {
 	if level, err := zap.ParseAtomicLevel(file.Log.Level); err == nil {
 		e.level.SetLevel(level.Level())
 	}
-	if before == nil {
-		return
+	if e.first == nil {
+		e.first = file
 	}
-	if before.Log.Format != file.Log.Format {
+	if e.first.Log.Format != file.Log.Format {
 		e.log.Warn("log.format changes at the next start")
 	}
-	if before.Admin != file.Admin {
+	if e.first.Admin != file.Admin {
 		e.log.Warn("admin changes at the next start")
 	}
 }
 
 // Reload reads, checks and applies the file.
 func (e *edge) Reload(context.Context) (uint64, error) {
+	if e.path == "" {
+		return 0, admin.ErrNoFile
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.reload()

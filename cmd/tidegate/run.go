@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -14,17 +16,22 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/tidegate/tidegate/internal/admin"
+	"github.com/tidegate/tidegate/internal/cli"
 	"github.com/tidegate/tidegate/internal/config"
 	"github.com/tidegate/tidegate/internal/metrics"
 )
 
 func runCommand() *cobra.Command {
 	var path string
+	var loops int
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Run the edge (SIGHUP reloads, SIGTERM drains and exits, a second SIGTERM exits now)",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if loops < 0 || loops > 1024 {
+				return &cli.UsageError{Err: errors.New("--loops is from 1 to 1024, or 0 for one a CPU")}
+			}
 			file, err := loadConfig(path)
 			if err != nil {
 				return err
@@ -34,11 +41,25 @@ func runCommand() *cobra.Command {
 				return err
 			}
 			defer log.Sync()
-			return runEdge(cmd.Context(), newEdge(path, log, level), file)
+			e := newEdge(path, log, level)
+			e.runLoops(loops)
+			return runEdge(cmd.Context(), e, file)
 		},
 	}
 	configFlag(cmd, &path)
+	cmd.Flags().IntVar(&loops, "loops", 0, "number of event loops; 0 is one a CPU")
 	return cmd
+}
+
+// runLoops sets the number of event loops; 0 is one for each CPU that the process may use.
+// The scheduler gets one thread more than there are loops: with all of them busy,
+// handshakes still get their turn.
+func (e *edge) runLoops(n int) {
+	if n == 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	e.srv.Loops = n
+	runtime.GOMAXPROCS(n + 1)
 }
 
 // newLogger logs to stderr, where a supervisor expects it.

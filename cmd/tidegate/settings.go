@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,8 +46,12 @@ func settingsOf(f *config.File, log *zap.Logger) (proxy.Settings, error) {
 }
 
 func listenerSettings(l *config.Listener) proxy.ListenerSettings {
+	engine := tls.EngineAuto
+	if l.TLS != nil && l.TLS.Engine == "stdlib" {
+		engine = tls.EngineStdlib
+	}
 	return proxy.ListenerSettings{
-		Name: l.Name, Address: l.Address, TLS: serverTLS(l.TLS), TrustedProxies: l.TrustedProxies,
+		Name: l.Name, Address: l.Address, TLS: serverTLS(l.TLS), TLSEngine: engine, TrustedProxies: l.TrustedProxies,
 		TCP: proxy.TCPSettings{Keepalive: l.TCP.KeepAlive, UserTimeout: l.TCP.UserTimeout,
 			ReceiveBuffer: int(l.TCP.ReceiveBuffer), SendBuffer: int(l.TCP.SendBuffer)},
 		Limits: proxy.ListenerLimits{MaxSessions: l.Limits.MaxSessions, MaxSessionsPerIP: l.Limits.MaxSessionsPerIP,
@@ -141,6 +146,7 @@ func consulSource(p *config.Pool, log *zap.Logger) (proxy.SourceSettings, error)
 	if log != nil {
 		log = log.With(zap.String("pool", p.Name))
 	}
+	authorities := contentOf(c.TLS.CA)
 	source, err := consul.New(consul.Config{
 		Address: c.Address, Service: c.Service, Datacenters: c.Datacenters, Tags: c.Tags, Filter: c.Filter,
 		PassingOnly: c.PassingOnly, Consistency: consul.Consistency(c.Consistency), TokenFile: c.TokenFile,
@@ -148,7 +154,21 @@ func consulSource(p *config.Pool, log *zap.Logger) (proxy.SourceSettings, error)
 		EmptyProtection: consul.EmptyProtection{MaxLoss: c.EmptyProtection.MaxLoss, Hold: c.EmptyProtection.Hold},
 		SnapshotFile:    c.SnapshotFile, Logger: log,
 	})
-	return proxy.SourceSettings{Slot: consulSlot, Key: key(c), Source: source}, err
+	return proxy.SourceSettings{Slot: consulSlot, Key: key(c) + authorities, Source: source}, err
+}
+
+// contentOf stands for what is in a file that a source reads once. The source is made
+// after it, so that a file that changes in between is taken for changed by the next
+// reload. A file that cannot be read is the source's to complain of.
+func contentOf(file string) string {
+	if file == "" {
+		return ""
+	}
+	sum, err := digest(file)
+	if err != nil {
+		return ""
+	}
+	return hex.EncodeToString(sum[:])
 }
 
 // key says everything that a source is made of.

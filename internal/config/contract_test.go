@@ -53,6 +53,7 @@ pools:
 				MinVersion:   cryptotls.VersionTLS12,
 				ClientAuth:   &ClientAuth{Mode: "require", CA: filepath.Join(s.dir, "clients.crt")},
 				ALPN:         []string{"http/1.1"},
+				Engine:       "auto",
 			}},
 		},
 		Routes: []Route{{
@@ -105,6 +106,7 @@ func TestContract(t *testing.T) {
 				ClientAuth:   &ClientAuth{Mode: "require", CA: in("clients.crt")},
 				TicketKeys:   &TicketKeys{Files: []string{in("k1.bin"), in("k2.bin")}},
 				ALPN:         []string{"http/1.1"},
+				Engine:       "stdlib",
 			},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32")},
 			TCP:            TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second},
@@ -157,6 +159,7 @@ listeners:
       client_auth: {mode: require, ca: clients.crt}
       ticket_keys: {files: [k1.bin, k2.bin]}
       alpn: [http/1.1]
+      engine: stdlib
     trusted_proxies: ["10.0.0.0/8", 192.0.2.7]
     tcp: {keepalive: 30s, user_timeout: 60s, receive_buffer: 0, send_buffer: 0}
     limits:

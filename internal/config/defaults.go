@@ -41,6 +41,7 @@ func (s *Shutdown) setDefaults() {
 func (t *ListenerTLS) setDefaults() {
 	t.MinVersion = cryptotls.VersionTLS12
 	t.ALPN = []string{"http/1.1"}
+	t.Engine = "auto"
 }
 
 // A client_auth block without a mode asks for certificates in earnest: the other

@@ -11,7 +11,7 @@ import (
 var laterKeys = map[reflect.Type][]string{
 	reflect.TypeFor[File]():        {"memory"},
 	reflect.TypeFor[Listener]():    {"proxy_protocol"},
-	reflect.TypeFor[ListenerTLS](): {"acme", "engine"},
+	reflect.TypeFor[ListenerTLS](): {"acme"},
 	reflect.TypeFor[Limits](): {
 		"handshakes_per_second", "handshake_burst", "handshakes_per_second_per_ip",
 		"request_body_timeout",

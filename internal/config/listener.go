@@ -34,6 +34,9 @@ type ListenerTLS struct {
 	TicketKeys *TicketKeys `key:"ticket_keys"`
 	// ALPN lists the protocols offered, the preferred one first.
 	ALPN []string `key:"alpn" oneof:"http/1.1" later:"h2" unique:"true" noempty:"true"`
+	// Engine says who protects the records of TLS 1.3 once a handshake is done: auto (the
+	// edge's own record layer where it can) or stdlib (crypto/tls always).
+	Engine string `key:"engine" oneof:"auto,stdlib"`
 }
 
 // KeyPair names the PEM files of one certificate, which were found to fit together.
@@ -81,8 +84,9 @@ type Limits struct {
 	MaxSessionsPerIP int `key:"max_sessions_per_ip"`
 	// HandshakeTimeout runs from accept to the end of the request head, TLS included.
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
-	// MaxHeaderSize is the size of a request head in bytes.
-	MaxHeaderSize int64 `key:"max_header_size" as:"bytes" range:"0|1KiB..64MiB"`
+	// MaxHeaderSize is the size of a request head in bytes. Smaller bounds cannot be kept:
+	// net/http reads 4 KiB in any case.
+	MaxHeaderSize int64 `key:"max_header_size" as:"bytes" range:"0|4KiB..64MiB"`
 	// KeepAliveTimeout closes HTTP connections that are idle.
 	KeepAliveTimeout time.Duration `key:"keepalive_timeout"`
 }

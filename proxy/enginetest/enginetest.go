@@ -59,6 +59,7 @@ func (s suite) run(t *testing.T) {
 	t.Run("kill while stuck", s.killWhileStuck)
 	t.Run("concurrent closes", s.concurrentCloses)
 	t.Run("counts", s.counts)
+	t.Run("small buffers", s.smallBuffers)
 }
 
 func newStore(t *testing.T) *tls.Store {
@@ -80,7 +81,7 @@ func newStore(t *testing.T) *tls.Store {
 }
 
 // patience bounds every wait.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // pipe returns both ends of a TCP connection over loopback.
 func pipe(t *testing.T) (near, far *net.TCPConn) {

@@ -351,3 +351,22 @@ func (su suite) counts(t *testing.T) {
 		}
 	}
 }
+
+// However little may be held, everything arrives, both ways.
+func (su suite) smallBuffers(t *testing.T) {
+	b := su.open(t, setup{opt: engine.Options{BufferBytes: 1 << 10}})
+	payload := bytes.Repeat([]byte("0123456789abcdef"), 16<<10)
+	for _, from := range []*peer{b.client, b.backend} {
+		to := b.backend
+		if from == b.backend {
+			to = b.client
+		}
+		sent := make(chan error, 1)
+		raw := from.frame(ws.OpBinary, true, payload)
+		go func() { _, err := from.Write(raw); sent <- err }()
+		to.expect(ws.OpBinary, payload)
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+	}
+}

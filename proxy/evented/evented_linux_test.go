@@ -2,6 +2,7 @@ package evented
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -9,11 +10,18 @@ import (
 
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/enginetest"
+	"github.com/tidegate/tidegate/tls"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestEngine(t *testing.T) {
+func TestEngine(t *testing.T) { testEngine(t) }
+
+// TestEngineStdlib is TestEngine with records by crypto/tls.
+func TestEngineStdlib(t *testing.T) { testEngine(t) }
+
+func testEngine(t *testing.T) {
+	t.Helper()
 	g, err := New(2)
 	if err != nil {
 		t.Fatal(err)
@@ -33,20 +41,30 @@ func TestEngine(t *testing.T) {
 
 func newLeg(t *testing.T, l enginetest.Leg) Leg {
 	t.Helper()
+	out := Leg{FD: -1, Plain: l.Head}
 	if l.Store != nil {
-		t.Skip("later")
+		conn, err := l.Store.Accept(context.Background(), l.Conn, engineOf(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Codec, out.Wire, _ = conn.Detach()
 	}
 	raw, err := l.Conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	leg := Leg{FD: -1, Plain: l.Head}
-	raw.Control(func(fd uintptr) {
-		leg.FD, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-	})
+	raw.Control(func(fd uintptr) { out.FD, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Conn.Close()
-	return leg
+	return out
+}
+
+// engineOf is who protects the records in this test.
+func engineOf(t *testing.T) tls.Engine {
+	if strings.HasPrefix(t.Name(), "TestEngineStdlib") {
+		return tls.EngineStdlib
+	}
+	return tls.EngineAuto
 }

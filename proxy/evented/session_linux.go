@@ -56,6 +56,7 @@ func (s *Session) begin(client, backend Leg) {
 			s.refuse(relay.Side(side), client, backend, err)
 			return
 		}
+		conn.LimitReads(s.opt.BufferBytes)
 		s.legs[side].conn = conn
 	}
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {

@@ -34,6 +34,7 @@ type Conn struct {
 	broken  bool // writing has failed
 	shut    bool // shutdown when the queue is empty, or done
 	closed  bool
+	limit   int32 // of a read; 0: the scratch
 	sent    int
 	queue   []byte // not taken by the socket yet, from sent on
 	kept    []byte // not taken by the handler yet
@@ -46,6 +47,10 @@ func (c *Conn) Loop() *Loop { return c.loop }
 
 // Queued returns how many bytes the socket has not taken yet.
 func (c *Conn) Queued() int { return len(c.queue) - c.sent }
+
+// LimitReads bounds a read to n bytes, and with it what a handler can put into the queue
+// of another connection before it pauses this one. 0 is the loop's scratch.
+func (c *Conn) LimitReads(n int) { c.limit = int32(min(n, ScratchBytes)) }
 
 // Pause stops reading. What the socket holds waits there.
 func (c *Conn) Pause() { c.paused = true }
@@ -77,7 +82,11 @@ func (c *Conn) read() {
 			return
 		}
 		kept := copy(l.scratch, c.kept)
-		n, errno := sysRead(c.fd, l.scratch[kept:])
+		room := l.scratch[kept:]
+		if c.limit > 0 && len(room) > int(c.limit) {
+			room = room[:c.limit]
+		}
+		n, errno := sysRead(c.fd, room)
 		switch {
 		case errno == syscall.EAGAIN:
 			c.ready = false
@@ -89,7 +98,7 @@ func (c *Conn) read() {
 			c.finish(io.EOF)
 			return
 		}
-		if n < len(l.scratch)-kept && !c.hung {
+		if n < len(room) && !c.hung {
 			c.ready = false // edge-triggered: more would be a new event
 		}
 		c.deliver(l.scratch[:kept+n])

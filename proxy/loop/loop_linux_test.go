@@ -191,6 +191,27 @@ func TestQueueAndResume(t *testing.T) {
 	})
 }
 
+func TestLimitReads(t *testing.T) {
+	l := startGroup(t, 1).Pick()
+	most, total := 0, 0
+	done := make(chan struct{})
+	c, far := adopt(t, l, &funcs{data: func(_ *Conn, p []byte) int {
+		most = max(most, len(p))
+		if total += len(p); total == 100<<10 {
+			close(done)
+		}
+		return len(p)
+	}})
+	on(t, l, func() { c.LimitReads(1000) })
+	far.Write(make([]byte, 100<<10))
+	<-done
+	on(t, l, func() {
+		if most != 1000 {
+			t.Errorf("read up to %d bytes at a time, want 1000", most)
+		}
+	})
+}
+
 // A connection that always has more does not keep the others from their turn.
 func TestFairness(t *testing.T) {
 	l := startGroup(t, 1).Pick()

@@ -1,7 +1,6 @@
 package pump
 
 import (
-	cryptotls "crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -68,24 +67,33 @@ func (s *Stream) CloseWrite() error {
 // Abort closes the connection.
 func (s *Stream) Abort() error { return s.Conn.Close() }
 
-// TLSStream is a TLS connection over a [Stream].
+// Secure is a TLS connection over a [Stream], such as a *tls.Conn of crypto/tls. Its
+// CloseWrite sends close_notify (RFC 8446 §6.1).
+type Secure interface {
+	Read(p []byte) (int, error)
+	Write(p []byte) (int, error)
+	SetReadDeadline(t time.Time) error
+	CloseWrite() error
+}
+
+// TLSStream is a TLS connection together with the stream that it was made over.
 type TLSStream struct {
-	*cryptotls.Conn
+	Secure
 	under *Stream
 }
 
 // NewTLSStream pairs a TLS connection whose handshake is complete with the stream that
 // it was made over.
-func NewTLSStream(conn *cryptotls.Conn, under *Stream) *TLSStream {
-	return &TLSStream{Conn: conn, under: under}
+func NewTLSStream(conn Secure, under *Stream) *TLSStream {
+	return &TLSStream{Secure: conn, under: under}
 }
 
 // SetProgressTimeout is that of the stream below.
 func (t *TLSStream) SetProgressTimeout(d time.Duration) { t.under.SetProgressTimeout(d) }
 
-// CloseWrite sends close_notify and FIN (RFC 8446 §6.1).
+// CloseWrite sends close_notify and FIN.
 func (t *TLSStream) CloseWrite() error {
-	return errors.Join(t.Conn.CloseWrite(), t.under.CloseWrite())
+	return errors.Join(t.Secure.CloseWrite(), t.under.CloseWrite())
 }
 
 // Abort closes the connection below, without close_notify: that could block.

@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tidegate/tidegate/proxy/engine"
+	"github.com/tidegate/tidegate/proxy/evented"
+	"github.com/tidegate/tidegate/proxy/pump"
+)
+
+// engines are what sessions run on: event loops, or goroutines where there is no loop.
+type engines struct {
+	loops *evented.Group // nil: goroutines only
+}
+
+// newEngines makes n event loops; 0 is none.
+func newEngines(n int) (*engines, error) {
+	if n <= 0 {
+		return &engines{}, nil
+	}
+	g, err := evented.New(n)
+	return &engines{loops: g}, err
+}
+
+// run runs the loops until ctx is done.
+func (e *engines) run(ctx context.Context) {
+	if e.loops != nil {
+		e.loops.Run(ctx)
+	}
+}
+
+// start begins a session and owns the connections from then on. Without descriptors left
+// for the loops, which take copies, the session runs on goroutines.
+func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backend *leg) engine.Session {
+	if e.loops == nil {
+		return pump.Start(opt, obs, client.pump(), backend.pump())
+	}
+	fd, err := duplicate(client.stream)
+	if err != nil {
+		return pump.Start(opt, obs, client.pump(), backend.pump())
+	}
+	backendFD, err := duplicate(backend.stream)
+	if err != nil {
+		unix.Close(fd)
+		return pump.Start(opt, obs, client.pump(), backend.pump())
+	}
+	s, err := e.loops.Start(opt, obs, client.detach(fd), backend.detach(backendFD))
+	if err != nil {
+		go obs.Done(refused(err))
+		return gone{}
+	}
+	return s
+}
+
+// detach takes the connection out of the runtime's hands: fd is the same socket.
+func (l *leg) detach(fd int) evented.Leg {
+	out := evented.Leg{FD: fd, Plain: l.head}
+	if l.tls != nil {
+		codec, wire, plain := l.tls.Detach()
+		out.Codec, out.Wire, out.Plain = codec, wire, append(out.Plain, plain...)
+	}
+	l.stream.Close()
+	return out
+}
+
+// duplicate makes another descriptor of the socket below a stream. It is non-blocking, as
+// the runtime's is.
+func duplicate(s *pump.Stream) (fd int, err error) {
+	tcp, ok := s.Conn.(*net.TCPConn)
+	if !ok {
+		return -1, fmt.Errorf("a %T has no descriptor", s.Conn)
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var dupErr error
+	if err := raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	return fd, dupErr
+}

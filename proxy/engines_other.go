@@ -1,0 +1,21 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"context"
+
+	"github.com/tidegate/tidegate/proxy/engine"
+	"github.com/tidegate/tidegate/proxy/pump"
+)
+
+// engines are what sessions run on: goroutines, on a system without epoll.
+type engines struct{}
+
+func newEngines(int) (*engines, error) { return &engines{}, nil }
+
+func (e *engines) run(context.Context) {}
+
+func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backend *leg) engine.Session {
+	return pump.Start(opt, obs, client.pump(), backend.pump())
+}
