@@ -67,8 +67,8 @@ type Snapshot struct {
 	Index uint64
 	// Instances are sorted by ID, each ID once.
 	Instances []Instance
-	// Stale says that the source cannot reach its place at present: this is the last
-	// set it knew.
+	// Stale says that the set is not known to be current: the source gets no answer from
+	// its place at present, or doubts the last one.
 	Stale bool
 }
 

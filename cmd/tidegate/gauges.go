@@ -2,7 +2,9 @@ package main
 
 import (
 	"maps"
+	"slices"
 
+	"github.com/tidegate/tidegate/discovery"
 	"github.com/tidegate/tidegate/discovery/consul"
 	"github.com/tidegate/tidegate/internal/metrics"
 	"github.com/tidegate/tidegate/proxy"
@@ -14,7 +16,7 @@ type gauges struct{ *edge }
 
 func (g gauges) Snapshot() metrics.Snapshot {
 	gen := g.srv.Current()
-	out := metrics.Snapshot{Shed: g.srv.Totals().Shed}
+	out := metrics.Snapshot{Unrouted: metrics.Answers(g.srv.Unrouted()), Shed: g.srv.Totals().Shed}
 	for _, r := range g.srv.Routes() {
 		out.Routes = append(out.Routes, routeMetrics(r))
 		for listener, n := range r.Active {
@@ -34,9 +36,9 @@ func (g gauges) Snapshot() metrics.Snapshot {
 }
 
 func routeMetrics(r proxy.RouteView) metrics.Route {
-	out := metrics.Route{Name: r.Name, Handshakes: r.Handshakes, HandshakeDuration: r.HandshakeDuration,
-		SessionDuration: r.SessionDuration, Requests: r.Requests,
-		Upstream: traffic(r.Traffic[relay.Client]), Downstream: traffic(r.Traffic[relay.Backend])}
+	out := metrics.Route{Name: r.Name, Answers: metrics.Answers(r.Answers), HandshakeDuration: r.HandshakeDuration,
+		SessionDuration: r.SessionDuration,
+		Upstream:        traffic(r.Traffic[relay.Client]), Downstream: traffic(r.Traffic[relay.Backend])}
 	for k, n := range r.Closes {
 		out.Closes = append(out.Closes, metrics.Close{Code: k.Code, Initiator: k.Initiator, Count: n})
 	}
@@ -49,7 +51,7 @@ func traffic(c relay.Counters) metrics.Traffic {
 }
 
 func poolMetrics(p proxy.PoolView) metrics.Pool {
-	out := metrics.Pool{Name: p.Name, ConnectDuration: p.Connect, Stale: p.Stale}
+	out := metrics.Pool{Name: p.Name, ConnectDuration: p.Connect, Stale: stale(p)}
 	for _, b := range p.Backends {
 		out.Backends = append(out.Backends, metrics.Backend{ID: b.ID, State: b.Live.State().String(), Sessions: b.Live.Sessions(),
 			Picks: b.Live.Picks(), Failures: failures(b.Live)})
@@ -58,10 +60,18 @@ func poolMetrics(p proxy.PoolView) metrics.Pool {
 		if c, ok := s.(*consul.Source); ok {
 			st := c.Stats()
 			out.Consul = &metrics.Consul{Index: st.Index, LastContact: st.LastContact, Errors: st.Errors}
-			out.Stale = out.Stale || st.Stale
 		}
 	}
 	return out
+}
+
+// stale reports whether the set of a pool is not known to be current. A source that has
+// not spoken yet, or not since a reload, says so in its figures only.
+func stale(p proxy.PoolView) bool {
+	return p.Stale || slices.ContainsFunc(p.Sources, func(s discovery.Source) bool {
+		c, ok := s.(*consul.Source)
+		return ok && c.Stats().Stale
+	})
 }
 
 // certificates are those of a listener by name; of several with one name, such as an

@@ -59,6 +59,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for i := range s.Routes {
 		e.route(&s.Routes[i])
 	}
+	e.answers(&s.Unrouted, "")
 	e.counters(shedTotal, s.Shed)
 	for i := range s.Pools {
 		e.pool(&s.Pools[i])

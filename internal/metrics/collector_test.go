@@ -57,7 +57,7 @@ func full() Snapshot {
 		Sessions: []Sessions{{"edge", "chat", 3}, {"edge", "feed", 0}},
 		Routes: []Route{{
 			Name:              "chat",
-			Handshakes:        map[string]uint64{"ok": 9, "no_backend": 1},
+			Answers:           Answers{Handshakes: map[string]uint64{"ok": 9, "no_backend": 1}, Requests: map[int]uint64{101: 9, 404: 2}},
 			HandshakeDuration: observed([]float64{0.01, 0.1}, 0.005, 0.05, 5),
 			Upstream: Traffic{TextMessages: 10, BinaryMessages: 2, MessageBytes: 4096,
 				Frames: Frames{Continuation: 1, Text: 10, Binary: 3, Close: 4, Ping: 5, Pong: 6}},
@@ -67,9 +67,9 @@ func full() Snapshot {
 				{4000, "client", 3}, {4999, "client", 4}, {1012, "edge", 2}, {2999, "backend", 1},
 			},
 			SessionDuration: observed([]float64{1, 60}, 0.5, 30, 90),
-			Requests:        map[int]uint64{101: 9, 404: 2},
 		}},
-		Shed: map[string]uint64{"max_sessions": 2},
+		Unrouted: Answers{Handshakes: map[string]uint64{"no_route": 3, "tls": 1}, Requests: map[int]uint64{404: 4}},
+		Shed:     map[string]uint64{"max_sessions": 2},
 		Pools: []Pool{
 			{
 				Name:            "chat",

@@ -60,5 +60,5 @@ var (
 	consulErrorsTotal = desc("consul_errors_total",
 		"Failed queries of Consul.", "pool")
 	discoveryStale = desc("discovery_stale",
-		"1 while discovery cannot reach its place and the last known set is in use.", "pool")
+		"1 while the set is not known to be current: discovery gets no answer, or doubts it.", "pool")
 )

@@ -54,7 +54,7 @@ func (e emitter) histogram(d *prometheus.Desc, h histogram.Snapshot, labels ...s
 }
 
 func (e emitter) route(r *Route) {
-	e.counters(handshakesTotal, r.Handshakes, r.Name)
+	e.answers(&r.Answers, r.Name)
 	e.histogram(handshakeDuration, r.HandshakeDuration, r.Name)
 	e.traffic(&r.Upstream, r.Name, "upstream")
 	e.traffic(&r.Downstream, r.Name, "downstream")
@@ -62,8 +62,12 @@ func (e emitter) route(r *Route) {
 		e.counter(closesTotal, n, r.Name, key.code, key.initiator)
 	}
 	e.histogram(sessionDuration, r.SessionDuration, r.Name)
-	for code, n := range r.Requests {
-		e.counter(requestsTotal, n, r.Name, strconv.Itoa(code))
+}
+
+func (e emitter) answers(a *Answers, route string) {
+	e.counters(handshakesTotal, a.Handshakes, route)
+	for code, n := range a.Requests {
+		e.counter(requestsTotal, n, route, strconv.Itoa(code))
 	}
 }
 

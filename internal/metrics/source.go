@@ -19,6 +19,7 @@ type Source interface {
 type Snapshot struct {
 	Sessions     []Sessions
 	Routes       []Route
+	Unrouted     Answers           // what was refused before a route was found; its route is ""
 	Shed         map[string]uint64 // what was refused or closed because of overload, by reason
 	Pools        []Pool
 	Config       Config
@@ -31,11 +32,18 @@ type Sessions struct {
 	Active          int64
 }
 
-// Route holds the counters of one route, each route once.
-type Route struct {
-	Name string
+// Answers counts requests by how they were answered.
+type Answers struct {
 	// Handshakes by result: "ok" or a short cause.
 	Handshakes map[string]uint64
+	// Requests by the status code of the edge's answer, 101 included.
+	Requests map[int]uint64
+}
+
+// Route holds the counters of one route, each route once. None has an empty name.
+type Route struct {
+	Name string
+	Answers
 	// HandshakeDuration is from the complete request head to the 101.
 	HandshakeDuration histogram.Snapshot
 	// Upstream is what clients sent, Downstream what backends sent.
@@ -44,8 +52,6 @@ type Route struct {
 	Closes []Close
 	// SessionDuration is from the 101 to the end of the session.
 	SessionDuration histogram.Snapshot
-	// Requests by the status code of the edge's answer, 101 included.
-	Requests map[int]uint64
 }
 
 // Traffic counts what went one way.
@@ -78,7 +84,7 @@ type Pool struct {
 	// ConnectDuration is what it took to reach backends, TLS included.
 	ConnectDuration histogram.Snapshot
 	Backends        []Backend
-	// Stale says that discovery cannot reach its place at present.
+	// Stale says that the set is not known to be current.
 	Stale bool
 	// Consul is nil for a pool that Consul does not feed.
 	Consul *Consul
