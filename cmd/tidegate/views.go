@@ -63,7 +63,7 @@ func (v view) Pools() []admin.Pool {
 	pools := v.srv.Pools()
 	out := make([]admin.Pool, len(pools))
 	for i, p := range pools {
-		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: p.Stale, Index: p.Index}
+		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: stale(p), Index: p.Index}
 		for _, b := range p.Backends {
 			out[i].Backends = append(out[i].Backends, admin.Backend{ID: b.ID, Address: b.Addr, Weight: b.Weight,
 				State: b.Live.State().String(), Sessions: b.Live.Sessions(), InFlight: b.Live.InFlight(), Picks: b.Live.Picks(),
@@ -114,7 +114,7 @@ func (v view) Session(id string) (admin.Session, bool) {
 
 func sessionView(s *proxy.Session) admin.Session {
 	return admin.Session{ID: s.ID, Route: s.Route, Listener: s.Listener, Pool: s.Pool, Backend: s.Backend.ID, Client: s.Client.String(),
-		State: s.State().String(), Opened: s.Opened, DurationSeconds: time.Since(s.Opened).Seconds(), Subprotocol: s.Subprotocol,
+		ClientIP: s.ClientIP.String(), State: s.State().String(), Opened: s.Opened, DurationSeconds: time.Since(s.Opened).Seconds(), Subprotocol: s.Subprotocol,
 		Host: s.Host, Path: s.Path, RequestID: s.RequestID,
 		Upstream: trafficView(s.Counts(relay.Client)), Downstream: trafficView(s.Counts(relay.Backend))}
 }

@@ -34,7 +34,7 @@ func readAnswer(t *testing.T, conn net.Conn, head bool) answer {
 	return answer{resp.StatusCode, resp.Header, string(body)}
 }
 
-const sessionJSON = `{"id":"s1","route":"chat","listener":"edge","pool":"chat","backend":"b","client":"192.0.2.1:5000",` +
+const sessionJSON = `{"id":"s1","route":"chat","listener":"edge","pool":"chat","backend":"b","client":"10.0.0.1:5000","client_ip":"192.0.2.1",` +
 	`"state":"open","opened":"2025-06-01T12:00:00Z","duration_seconds":1.5,"subprotocol":"v2","host":"chat.example.com",` +
 	`"path":"/ws","request_id":"r1","upstream":{"messages":1,"bytes":2,"frames":3},"downstream":{"messages":4,"bytes":5,"frames":6}}`
 
@@ -208,6 +208,7 @@ func TestReloadFailures(t *testing.T) {
 		{errors.Join(&Rejected{make([]Diagnostic, 2)}), 422,
 			`{"error":"the configuration was rejected: 2 problems","diagnostics":[` +
 				`{"file":"","line":0,"column":0,"path":"","message":""},{"file":"","line":0,"column":0,"path":"","message":""}]}`},
+		{ErrNoFile, 409, `{"error":"this edge has no configuration file"}`},
 		{ErrShuttingDown, 503, `{"error":"the edge is shutting down"}`},
 		{errors.New("cannot bind"), 500, `{"error":"cannot bind"}`},
 	} {

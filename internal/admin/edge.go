@@ -25,7 +25,8 @@ type Edge interface {
 	// such session, or no longer.
 	CloseSession(id string, code int, reason string) error
 	// Reload reads, checks and applies the configuration and returns its generation.
-	// A *Rejected error says what is wrong with it; ErrShuttingDown that it is too late.
+	// A *Rejected error says what is wrong with it; ErrNoFile that there is none,
+	// ErrShuttingDown that it is too late.
 	Reload(ctx context.Context) (generation uint64, err error)
 }
 
@@ -39,6 +40,8 @@ var (
 	ErrBadReason = errors.New("bad close reason")
 	// ErrBadCursor: the cursor does not come from a page of sessions (400).
 	ErrBadCursor = errors.New("bad cursor")
+	// ErrNoFile: there is no configuration file that could be read again (409).
+	ErrNoFile = errors.New("this edge has no configuration file")
 	// ErrShuttingDown: the edge is on its way out (503).
 	ErrShuttingDown = errors.New("the edge is shutting down")
 )
@@ -76,6 +79,7 @@ type Route struct {
 
 // Config says where the configuration comes from and how its last reload went.
 type Config struct {
+	// Path is empty for a configuration that comes from no file, such as the demo's.
 	Path string `json:"path"`
 	// LastReload is when a configuration was last applied or rejected, the first one
 	// included; the zero time: never.
@@ -88,7 +92,7 @@ type Config struct {
 type Pool struct {
 	Name     string    `json:"name"`
 	Policy   string    `json:"policy"`
-	Stale    bool      `json:"stale"` // discovery cannot reach its place
+	Stale    bool      `json:"stale"` // the set is not known to be current
 	Index    uint64    `json:"index"` // of the discovery snapshot; 0 without one
 	Backends []Backend `json:"backends"`
 }
@@ -116,7 +120,8 @@ type Session struct {
 	Listener        string    `json:"listener"`
 	Pool            string    `json:"pool"`
 	Backend         string    `json:"backend"`
-	Client          string    `json:"client"` // address and port
+	Client          string    `json:"client"`    // address and port of the connection's other end
+	ClientIP        string    `json:"client_ip"` // the client's, as trusted proxies name it
 	State           string    `json:"state"`
 	Opened          time.Time `json:"opened"`
 	DurationSeconds float64   `json:"duration_seconds"`

@@ -94,7 +94,7 @@ func newFakeEdge() *fakeEdge {
 			{ID: "b", Address: "10.0.0.6:9001"},
 		}}},
 		sessions: []Session{{
-			ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "b", Client: "192.0.2.1:5000",
+			ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "b", Client: "10.0.0.1:5000", ClientIP: "192.0.2.1",
 			State: "open", Opened: opened, DurationSeconds: 1.5, Subprotocol: "v2", Host: "chat.example.com",
 			Path: "/ws", RequestID: "r1",
 			Upstream: Traffic{1, 2, 3}, Downstream: Traffic{4, 5, 6},

@@ -165,6 +165,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, ErrBadCode), errors.Is(err, ErrBadReason), errors.Is(err, ErrBadCursor):
 		return http.StatusBadRequest
+	case errors.Is(err, ErrNoFile):
+		return http.StatusConflict
 	case errors.Is(err, ErrShuttingDown):
 		return http.StatusServiceUnavailable
 	}

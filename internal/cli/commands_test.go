@@ -25,8 +25,12 @@ func TestTables(t *testing.T) {
 	troubled := newFakeEdge()
 	troubled.status.Ready, troubled.status.ShuttingDown = false, true
 	troubled.status.Config.LastReloadOK = false
-	troubled.status.Config.LastReloadError = "2 problems, " + hostile
+	troubled.status.Config.LastReloadError = "a.yaml:3:9: pools[0].name: it is empty\x1b[2J\na.yaml:12:1: routes: two\na.yaml:13:1: three"
 	leaving := serve(t, admin.Options{Edge: troubled})
+	gone := serve(t, admin.Options{Edge: &fakeEdge{status: admin.Status{Started: began, Ready: true,
+		Config: admin.Config{Path: "a.yaml", LastReload: began, LastReloadError: "reading a.yaml: it is gone"}}}})
+	builtIn := serve(t, admin.Options{Edge: &fakeEdge{status: admin.Status{Started: began, Ready: true,
+		Config: admin.Config{LastReload: began, LastReloadOK: true}}}})
 	for _, tt := range []struct {
 		golden, admin string
 		args          []string
@@ -34,6 +38,8 @@ func TestTables(t *testing.T) {
 		{"status.txt", healthy, []string{"status"}},
 		{"status-empty.txt", empty, []string{"status"}},
 		{"status-leaving.txt", leaving, []string{"status"}},
+		{"status-gone.txt", gone, []string{"status"}},
+		{"status-built-in.txt", builtIn, []string{"status"}},
 		{"pools.txt", healthy, []string{"pools"}},
 		{"pools-empty.txt", empty, []string{"pools"}},
 		{"sessions.txt", healthy, []string{"sessions"}},
@@ -202,6 +208,12 @@ func TestRefusals(t *testing.T) {
 	edge.reload = admin.ErrShuttingDown
 	got = run("reload", "--admin", address)
 	if want := (result{ExitFailed, "", "tidegate: the edge is shutting down\n"}); got != want {
+		t.Errorf("reload: %+v", got)
+	}
+
+	edge.reload = admin.ErrNoFile
+	got = run("reload", "--admin", address)
+	if want := (result{ExitFailed, "", "tidegate: this edge has no configuration file\n"}); got != want {
 		t.Errorf("reload: %+v", got)
 	}
 

@@ -108,9 +108,11 @@ func newFakeEdge() *fakeEdge {
 			{Name: "feed", Policy: "round_robin", Stale: true},
 		},
 		sessions: []admin.Session{
-			{ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "dc1/node-1/chat-1", Client: "192.0.2.1:50123", State: "open",
+			{ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "dc1/node-1/chat-1", Client: "192.0.2.1:50123", ClientIP: "192.0.2.1", State: "open",
 				DurationSeconds: 201.7, Upstream: admin.Traffic{Messages: 3, Bytes: 512}, Downstream: admin.Traffic{Messages: 40000, Bytes: 1536 << 10}},
 			{ID: "s2", Route: "chat", Listener: "edge", Pool: "chat", Backend: hostile, Client: "[2001:db8::1]:50123", State: "closing", DurationSeconds: 0.25},
+			{ID: "s3", Route: "chat", Listener: "edge", Pool: "chat", Backend: "dc1/node-1/chat-1", Client: "10.0.0.1:40404", ClientIP: "2001:db8::7",
+				State: "open", DurationSeconds: 62},
 		},
 	}
 }

@@ -46,7 +46,7 @@ func writePools(w io.Writer, pools []admin.Pool) error {
 	}
 	for _, p := range pools {
 		if p.Stale {
-			fmt.Fprintf(w, "\npool %s is stale: discovery cannot reach its place, this is the last set that it knew\n", oneLine(p.Name))
+			fmt.Fprintf(w, "\npool %s is stale: the set is not known to be current (discovery gets no answer, or doubts it)\n", oneLine(p.Name))
 		}
 	}
 	return nil

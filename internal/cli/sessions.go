@@ -22,7 +22,8 @@ func sessionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sessions",
 		Short: "List the live sessions of a running edge",
-		Long: "List the live sessions of a running edge. UP is what the client sent, DOWN what it was sent.\n" +
+		Long: "List the live sessions of a running edge. CLIENT is its address and port, or only the address\n" +
+			"where a trusted proxy names it. UP is what the client sent, DOWN what it was sent.\n" +
 			"With --json every page of the API's answer is one line.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -85,7 +86,16 @@ func (c *connection) sessions(cmd *cobra.Command, q admin.SessionQuery, limit in
 	return t.flush()
 }
 
+// client is who has opened a session: the connection's other end, unless a trusted proxy
+// names another.
+func client(s *admin.Session) string {
+	if end, err := netip.ParseAddrPort(s.Client); s.ClientIP == "" || err == nil && end.Addr().String() == s.ClientIP {
+		return s.Client
+	}
+	return s.ClientIP
+}
+
 func (t table) session(s *admin.Session) {
-	t.row(s.ID, s.Client, s.Route, s.Pool, s.Backend, s.State, duration(s.DurationSeconds),
+	t.row(s.ID, client(s), s.Route, s.Pool, s.Backend, s.State, duration(s.DurationSeconds),
 		number(s.Upstream.Messages), number(s.Downstream.Messages), size(s.Upstream.Bytes), size(s.Downstream.Bytes))
 }

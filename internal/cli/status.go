@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -71,11 +72,25 @@ func stateOf(st *admin.Status) string {
 }
 
 func configOf(c *admin.Config) string {
+	path := c.Path
+	if path == "" && !c.LastReload.IsZero() {
+		path = "built in"
+	}
 	switch {
 	case c.LastReload.IsZero():
-		return c.Path
+		return path
 	case c.LastReloadOK:
-		return fmt.Sprintf("%s, loaded %s", c.Path, moment(c.LastReload))
+		return fmt.Sprintf("%s, loaded %s", path, moment(c.LastReload))
 	}
-	return fmt.Sprintf("%s, rejected %s: %s", c.Path, moment(c.LastReload), c.LastReloadError)
+	return fmt.Sprintf("%s, rejected %s: %s", path, moment(c.LastReload), firstProblem(c.LastReloadError))
+}
+
+// firstProblem shortens a list of problems, one a line, to what fits into a table.
+// `tidegate reload` and the API name all of them.
+func firstProblem(list string) string {
+	first, rest, _ := strings.Cut(strings.TrimSpace(list), "\n")
+	if rest == "" {
+		return first
+	}
+	return fmt.Sprintf("%s (and %d more)", strings.TrimSpace(first), strings.Count(rest, "\n")+1)
 }
