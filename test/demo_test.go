@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -24,6 +25,7 @@ type demo struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	port    string // of the edge, on localhost
+	admin   string // address of the API
 	api     *admin.Client
 	exited  chan struct{}
 	err     error // once exited is closed
@@ -38,12 +40,12 @@ func startDemo(t *testing.T, command []string, args ...string) *demo {
 	_, port, err := net.SplitHostPort(freeAddr(t))
 	must(t, err)
 	d := &demo{t: t, port: port, exited: make(chan struct{})}
-	adminAddr := freeAddr(t)
-	if d.api, err = admin.NewClient(adminAddr, ""); err != nil {
+	d.admin = freeAddr(t)
+	if d.api, err = admin.NewClient(d.admin, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.api.Close)
-	command = append(command, "demo", "--listen", "localhost:"+port, "--admin", adminAddr)
+	command = append(command, "demo", "--listen", "localhost:"+port, "--admin", d.admin)
 	d.cmd = exec.Command(command[0], append(command[1:], args...)...)
 	d.cmd.Dir = ".."
 	d.cmd.Stdout, d.cmd.Stderr = d, d
@@ -156,6 +158,26 @@ func TestDemoCertificate(t *testing.T) {
 	if d.err != nil {
 		t.Errorf("exit: %v", d.err)
 	}
+}
+
+// TestDemoHasNoFile: its status says so, and a reload is refused without being a failed one.
+func TestDemoHasNoFile(t *testing.T) {
+	d := startDemo(t, []string{binary})
+	_, err := d.api.Reload(context.Background())
+	if refusal, ok := errors.AsType[*admin.APIError](err); !ok || refusal.Status != http.StatusConflict {
+		t.Errorf("got %v, want 409", err)
+	}
+	env := []string{"TIDEGATE_ADMIN=" + d.admin}
+	code, stdout, stderr := tidegate(t, env, "reload")
+	if code != 1 || stdout != "" || stderr != "tidegate: this edge has no configuration file\n" {
+		t.Errorf("reload: exit %d\n%s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = tidegate(t, env, "status")
+	if code != 0 || !strings.Contains(stdout, "config      built in, loaded ") {
+		t.Errorf("status: exit %d\n%s%s", code, stdout, stderr)
+	}
+	d.signal(syscall.SIGINT)
+	d.waitExit()
 }
 
 // TestDemoPortInUse says so, and does not invite to somebody else's server.
