@@ -23,14 +23,6 @@ import (
 	"github.com/tidegate/tidegate/tls"
 )
 
-// answering is a backend that sends what text makes of the request, and waits.
-func answering(t *testing.T, text func(r *http.Request) string) *rawBackend {
-	return startRaw(t, func(c *rawConn, r *http.Request) {
-		io.WriteString(c, text(r))
-		c.rest()
-	})
-}
-
 // TestBackendHandshake holds the upstream leg to RFC 6455 §4.1: what a backend answers
 // and what comes of it for the client and for the backend's counters.
 func TestBackendHandshake(t *testing.T) {

@@ -55,13 +55,6 @@ func (a *app) stop() {
 	}
 }
 
-// live is the number of its open WebSockets.
-func (a *app) live() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.conns)
-}
-
 func (a *app) serve(w http.ResponseWriter, r *http.Request) {
 	up := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
 	c, err := up.Upgrade(w, r, http.Header{"X-App": {a.name}})
