@@ -500,13 +500,7 @@ func TestRejectedReloads(t *testing.T) {
 	if m := e.metrics(); m["tidegate_config_last_reload_success"] != 1 || m[`tidegate_config_reloads_total{result="ok"}`] != 2 {
 		t.Errorf("success is %v, ok %v", m["tidegate_config_last_reload_success"], m[`tidegate_config_reloads_total{result="ok"}`])
 	}
-	// The session from before all this.
-	if err := c.WriteMessage(websocket.TextMessage, []byte("still here")); err != nil {
-		t.Fatal(err)
-	}
-	if _, p, err := c.ReadMessage(); err != nil || string(p) != "still here" {
-		t.Errorf("got %q, %v", p, err)
-	}
+	stillThere(t, c) // from before all this
 }
 
 // TestContentIsFollowed: a changed file needs no signal, and a bad one is reported once.
