@@ -106,7 +106,7 @@ func TestEnds(t *testing.T) {
 				tt.end(c, b)
 				c.Close()
 				b.Close()
-				end := e.endOf(c)
+				end := e.endOf(b)
 				if end["cause"] != tt.cause || end["code"] != float64(tt.code) {
 					t.Errorf("logged %v, want %s with %d", end, tt.cause, tt.code)
 				}

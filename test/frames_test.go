@@ -165,7 +165,7 @@ func TestFrames(t *testing.T) {
 			atOnce(t, func() error { return up.pour(c) }, func() error { return down.pour(b) },
 				func() error { return c.match(down.bytes) }, func() error { return b.match(up.bytes) })
 			e.finish(t, c, b)
-			end := e.endOf(c)
+			end := e.endOf(b)
 			for key, want := range map[string]int{"messages_upstream": up.messages, "messages_downstream": down.messages,
 				"bytes_upstream": up.data, "bytes_downstream": down.data, "code": 1000} {
 				if end[key] != float64(want) {
@@ -189,10 +189,10 @@ func (e *rawEdge) finish(t *testing.T, c, b *rawEnd) {
 	c.Close()
 }
 
-// endOf is the log line at the end of a raw client's session.
-func (e *rawEdge) endOf(c *rawEnd) map[string]any {
+// endOf is the log line at the end of the session of which b is the backend.
+func (e *rawEdge) endOf(b *rawEnd) map[string]any {
 	e.t.Helper()
-	return e.waitLog("session ended", func(l map[string]any) bool { return l["client"] == c.LocalAddr().String() })
+	return e.waitLog("session ended", func(l map[string]any) bool { return l["request_id"] == b.req.Header.Get("X-Request-Id") })
 }
 
 // TestFramesBehindTheHandshake sends frames in one piece with the request and with the

@@ -203,6 +203,7 @@ func TestGarbage(t *testing.T) {
 			for _, r := range port.rubbish {
 				t.Run(r.name, func(t *testing.T) {
 					t.Parallel() // most of it waits
+					logged := e.logged()
 					c := dialRaw(t, port.addr, port.secure)
 					said := make(chan struct{})
 					go func() { r.say(c); close(said) }()
@@ -215,7 +216,7 @@ func TestGarbage(t *testing.T) {
 					if r.name != "a version that is too old" && !port.answer.Match(answer) {
 						t.Errorf("answered %.100q", answer)
 					}
-					e.oneLine(t, c.LocalAddr().String())
+					e.oneLine(t, logged, c.LocalAddr().String())
 				})
 			}
 		})
@@ -237,15 +238,23 @@ func timedOut(err error) bool {
 	return ok && t.Timeout()
 }
 
-// oneLine waits for the log line about a client, and wants it to be one that says why.
-func (e *edge) oneLine(t *testing.T, client string) {
+// logged is the number of log lines so far.
+func (e *edge) logged() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.logs)
+}
+
+// oneLine waits for the log line about a client behind the first lines, which may be
+// about another one with that address, and wants it to be one that says why.
+func (e *edge) oneLine(t *testing.T, first int, client string) {
 	t.Helper()
 	var lines []map[string]any
 	e.eventually("a log line about "+client, func() bool {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		lines = nil
-		for _, l := range e.logs {
+		for _, l := range e.logs[first:] {
 			if l["client"] == client {
 				lines = append(lines, l)
 			}

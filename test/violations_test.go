@@ -116,7 +116,7 @@ func TestClientViolations(t *testing.T) {
 				c.wantEnd()
 				c.write(closeBytes(v.code, "", true))
 				c.Close()
-				e.ended(t, c, v.code, "client_violation")
+				e.ended(t, b, v.code, "client_violation")
 				closes[v.code]++
 			})
 		}
@@ -144,7 +144,7 @@ func TestBackendViolations(t *testing.T) {
 				b.Close()
 				c.wantEnd()
 				c.Close()
-				e.ended(t, c, 1011, "backend_violation")
+				e.ended(t, b, 1011, "backend_violation")
 				closes[1011]++
 			})
 		}
@@ -175,9 +175,9 @@ func skipData(r *rawEnd) {
 }
 
 // ended checks the log line at the end of a session that a violation ended.
-func (e *rawEdge) ended(t *testing.T, c *rawEnd, code int, cause string) {
+func (e *rawEdge) ended(t *testing.T, b *rawEnd, code int, cause string) {
 	t.Helper()
-	end := e.endOf(c)
+	end := e.endOf(b)
 	if end["code"] != float64(code) || end["cause"] != cause || end["initiator"] != "edge" || end["violation"] == nil {
 		t.Errorf("logged %v", end)
 	}
