@@ -1,56 +1,10 @@
 package load
 
 import (
-	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
 )
-
-// clientWorker is what the sessions of one worker of a run share. All but its atomics
-// belong to the worker.
-type clientWorker struct {
-	*worker
-	o       *Options
-	layout  *layout
-	head    []byte // of a message's frame, without mask
-	tally   *tally
-	scratch []byte
-	random  *rand.PCG
-	clients []*client
-
-	begun             bool
-	from, until       int64 // the measured time
-	sentAll, answered uint64
-	abandoned         uint64 // unanswered on connections that ended
-	open, failed      int
-	ended, past       int // connections; past: of push mode, that have seen the end of the measured time
-
-	// Published before the worker waits.
-	pubSent, pubAnswered, pubAbandoned    atomic.Uint64
-	pubOpen, pubFailed, pubEnded, pubPast atomic.Int64
-}
-
-func (w *clientWorker) publish() {
-	w.pubSent.Store(w.sentAll)
-	w.pubAnswered.Store(w.answered)
-	w.pubAbandoned.Store(w.abandoned)
-	w.pubOpen.Store(int64(w.open))
-	w.pubFailed.Store(int64(w.failed))
-	w.pubEnded.Store(int64(w.ended))
-	w.pubPast.Store(int64(w.past))
-}
-
-// mask is a fresh mask; RFC 6455 wants it unpredictable for the sake of proxies that do
-// not know WebSocket, which a load test does not attack.
-func (w *clientWorker) mask() (m [4]byte) {
-	r := w.random.Uint64()
-	return [4]byte{byte(r), byte(r >> 8), byte(r >> 16), byte(r >> 24)}
-}
-
-// measured tells whether what was due at that time is reported.
-func (w *clientWorker) measured(due int64) bool { return w.begun && due >= w.from && due < w.until }
 
 // client is the client end of one connection.
 type client struct {
@@ -68,10 +22,18 @@ type client struct {
 	got      uint64 // messages of ours, each once
 	backlog  bool   // the socket was full when something was due
 
-	past      bool // in push mode: what was due in the measured time has come
+	through   bool // all that was due before the end of the measured time is sent, in push mode: has come
 	closing   bool // our Close is sent
 	closeCode int  // of the peer's Close; 0: none yet
 	down      bool
+}
+
+// isThrough notes that nothing more is due.
+func (c *client) isThrough() {
+	if !c.through {
+		c.through = true
+		c.w.through++
+	}
 }
 
 func (c *client) opened() {
@@ -97,6 +59,9 @@ func (c *client) start(start int64) {
 	if o.Ping > 0 {
 		rate := float64(o.Connections) / o.Ping.Seconds()
 		c.schedule = newSchedule(start, rate, c.index, o.Connections)
+		if c.schedule.at(0) >= c.w.until {
+			c.isThrough()
+		}
 		if o.Size == 0 {
 			c.link.wakeAt(c.schedule.at(0))
 		}
@@ -138,6 +103,7 @@ func (c *client) sendDue(at int64) {
 	for {
 		due := c.schedule.at(c.sent)
 		if due >= c.w.until {
+			c.isThrough()
 			break
 		}
 		if due > at || len(b) >= batch {
@@ -208,6 +174,9 @@ func (c *client) ping(at int64) {
 		}
 	}
 	c.pings++
+	if c.schedule.at(c.pings) >= c.w.until {
+		c.isThrough()
+	}
 	c.link.wakeAt(c.schedule.at(c.pings))
 }
 
@@ -252,9 +221,8 @@ func (c *client) answer(s stamp) {
 	due := s.due
 	if w.o.Mode == Push { // the backend's clock is the time of day
 		due = at - (day - s.due)
-		if w.begun && due >= w.until && !c.past {
-			c.past = true
-			w.past++
+		if w.begun && due >= w.until {
+			c.isThrough()
 		}
 	}
 	first := c.order.see(s.sequence)
@@ -340,8 +308,8 @@ func (c *client) ended(err error) {
 	w.open--
 	w.ended++
 	c.down = true
-	if c.past {
-		w.past--
+	if c.through {
+		w.through--
 	}
 	if c.sent > c.got {
 		w.abandoned += c.sent - c.got

@@ -2,7 +2,7 @@ package load
 
 import (
 	"context"
-	"crypto/tls"
+
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -38,9 +38,6 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	return r.sessions(ctx)
 }
-
-// maxDials bounds the handshakes in progress while a run opens its connections.
-const maxDials = 64
 
 // run is one run. Its mutex guards what dialling goroutines share.
 type run struct {
@@ -175,115 +172,6 @@ func (r *run) stopWorkers() {
 	r.serving.Wait()
 }
 
-// open opens the connections, several at a time.
-func (r *run) open(ctx context.Context) error {
-	r.enter(Connecting, 0)
-	ctx, cancel := context.WithCancel(ctx)
-	var dials sync.WaitGroup
-	defer dials.Wait()
-	defer cancel()
-	var next atomic.Int64
-	done := make(chan struct{})
-	begin := time.Now()
-	dialers := min(maxDials, r.o.Connections)
-	left := atomic.Int64{}
-	left.Store(int64(dialers))
-	for range dialers {
-		dials.Go(func() {
-			defer func() {
-				if left.Add(-1) == 0 {
-					r.mu.Lock()
-					r.dialling = time.Since(begin)
-					r.mu.Unlock()
-					close(done)
-				}
-			}()
-			for i := int(next.Add(1) - 1); i < r.o.Connections && ctx.Err() == nil; i = int(next.Add(1) - 1) {
-				r.openOne(ctx, i)
-			}
-		})
-	}
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	for {
-		select {
-		case <-done:
-			return ctx.Err()
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-second.C:
-			r.progress()
-		}
-		if f := r.broken.Load(); f != nil {
-			return f
-		}
-	}
-}
-
-func (r *run) openOne(ctx context.Context, i int) {
-	begin := now()
-	e, err := r.dialer.dial(ctx, i)
-	took := now() - begin
-	if err == nil {
-		w := r.workers[i%len(r.workers)]
-		c := &client{w: w, index: i}
-		tlsState := tlsOf(e)
-		if err = w.adopt(c, e, func(l *link) { c.link = l }); err == nil {
-			r.opened(took, tlsState)
-			return
-		}
-		err = &failure{"adopt", err}
-	}
-	if ctx.Err() == nil {
-		r.notOpened(err)
-	}
-}
-
-func (r *run) opened(took int64, t *TLS) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.attempted++
-	r.connected++
-	record(r.handshakes, took)
-	if t != nil {
-		if r.tls == nil {
-			r.tls = t
-		} else if t.Resumed > 0 {
-			r.tls.Resumed++
-		}
-	}
-}
-
-func (r *run) notOpened(err error) {
-	kind := "connection"
-	if f, ok := errors.AsType[*failure](err); ok {
-		kind = f.kind
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.attempted++
-	r.failed++
-	r.total.faults.add(kind, err)
-	if r.firstError == nil {
-		r.firstError = err
-	}
-}
-
-// tlsOf is what a connection has negotiated; nil without TLS.
-func tlsOf(e *established) *TLS {
-	c, ok := e.conn.(*tls.Conn)
-	if !ok {
-		return nil
-	}
-	state := c.ConnectionState()
-	t := &TLS{Version: tls.VersionName(state.Version), CipherSuite: tls.CipherSuiteName(state.CipherSuite),
-		Curve: state.CurveID.String()}
-	if state.DidResume {
-		t.Resumed = 1
-	}
-	return t
-}
-
 // headStart is how long before the first message workers are told.
 const headStart = 2 * time.Millisecond
 
@@ -338,14 +226,15 @@ func (r *run) allEnded() bool {
 	return ended >= r.connected
 }
 
-// allPast tells whether every connection of push mode has ended or has seen the end of
-// the measured time.
-func (r *run) allPast() bool {
-	past := 0
+// allThrough tells whether nothing more is due on any connection that has not ended, and
+// nothing is unanswered.
+func (r *run) allThrough() bool {
+	through := 0
 	for _, w := range r.workers {
-		past += int(w.pubPast.Load() + w.pubEnded.Load())
+		through += int(w.pubThrough.Load() + w.pubEnded.Load())
 	}
-	return past >= r.connected
+	scheduled := r.o.Rate > 0 || r.o.Ping > 0 || r.o.Mode == Push
+	return (through >= r.connected || !scheduled) && (r.pending() <= 0 || r.o.Mode == Push)
 }
 
 func (r *run) pending() (n int64) {
@@ -371,11 +260,7 @@ func (r *run) finish(ctx context.Context) {
 			})
 		}
 		if ctx.Err() == nil {
-			done := func() bool { return r.pending() <= 0 }
-			if r.o.Mode == Push {
-				done = r.allPast
-			}
-			r.pass(ctx, r.o.Grace, done)
+			r.pass(ctx, r.o.Grace, r.allThrough)
 		}
 		for _, w := range r.workers {
 			w.post(func() {

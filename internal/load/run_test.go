@@ -139,7 +139,8 @@ func checkCounts(t *testing.T, o *Options, r *Report) {
 		}
 		return
 	}
-	if r.Messages.Received == 0 || r.Messages.Sent != r.Messages.Received || r.Latency.Count != r.Messages.Received {
+	bulk := o.Mode == Push && o.Rate == 0 // on a busy machine, none of 100 ms may come to be made
+	if r.Messages.Received == 0 && !bulk || r.Messages.Sent != r.Messages.Received || r.Latency.Count != r.Messages.Received {
 		t.Errorf("messages: %+v, latency of %d", r.Messages, r.Latency.Count)
 	}
 	if r.Bytes.Received != r.Messages.Received*uint64(o.Size) {

@@ -176,6 +176,33 @@ func TestServerPushes(t *testing.T) {
 	}
 }
 
+// TestServerPushesWithoutPause: in order, and other connections are served meanwhile.
+func TestServerPushesWithoutPause(t *testing.T) {
+	for engine, goroutines := range engines {
+		t.Run(engine, func(t *testing.T) {
+			addr := serve(t, &Server{goroutines: goroutines})
+			bulk, in := raw(t, addr, "/?mode=push&size=5000&rate=0")
+			plan := newLayout(Push, 5000, false)
+			for i := range 5000 {
+				f, err := readFrame(in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var m messageReader
+				m.add(plan, f.Payload)
+				if s, ok := m.end(plan); !ok || s.sequence != uint64(i) {
+					t.Fatalf("message %d: %+v %t", i, s, ok)
+				}
+			}
+			_, other := raw(t, addr, "/", masked(ws.OpText, true, "x")...)
+			if f, err := readFrame(other); err != nil || string(f.Payload) != "x" {
+				t.Error(f, err)
+			}
+			bulk.Close()
+		})
+	}
+}
+
 // TestServerHoldsWhoDoesNotRead: a client that asks and does not take answers is not
 // read any more, so its echo costs bounded memory.
 func TestServerHoldsWhoDoesNotRead(t *testing.T) {
