@@ -120,4 +120,3 @@ func tlsOf(e *established) *TLS {
 	}
 	return t
 }
-
