@@ -215,7 +215,7 @@ func FuzzClientAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header, peer string) {
 		from, err := netip.ParseAddr(peer)
 		if err != nil || from.Zone() != "" {
-			t.Skip()
+			return
 		}
 		from = from.Unmap()
 		r := &http.Request{Header: http.Header{"X-Forwarded-For": {header}}}
