@@ -91,13 +91,10 @@ func (e *edge) writePair(name string) {
 	e.writeFile(name+".key", string(key))
 }
 
-// awaitGeneration waits for a generation, and fails if the edge went past it.
+// awaitGeneration waits for a generation or a later one.
 func (e *edge) awaitGeneration(want uint64) {
 	e.t.Helper()
 	e.eventually(fmt.Sprintf("generation %d", want), func() bool { return e.status().Generation >= want })
-	if got := e.status().Generation; got != want {
-		e.t.Fatalf("generation %d, want %d", got, want)
-	}
 }
 
 // TestReloads changes the configuration a thousand times, by every way there is, under
@@ -121,27 +118,25 @@ func TestReloads(t *testing.T) {
 	})
 	f.flows("before")
 
-	generation := e.status().Generation
 	content := 0
 	change := func(i int, v variant) {
 		if i%10 == 7 {
 			e.writePair("edge") // the same files with other content
 		}
-		yaml := e.expand(v.yaml(addrs))
-		generation++
+		yaml, before := e.expand(v.yaml(addrs)), e.status().Generation
 		switch {
 		case i%200 == 150: // nobody says anything: the content is looked at
 			content++
 			e.writeFile("tidegate.yaml", yaml)
-			e.awaitGeneration(generation)
+			e.awaitGeneration(before + 1)
 		case i%5 == 3:
 			e.writeFile("tidegate.yaml", yaml)
 			e.signal(syscall.SIGHUP)
-			e.awaitGeneration(generation)
+			e.awaitGeneration(before + 1)
 		default:
-			got, err := e.reload(yaml)
-			if err != nil || got != generation {
-				t.Fatalf("reload %d: generation %d, want %d: %v%s", i, got, generation, err, details(err))
+			// On a slow machine the new content may have been noticed before the question.
+			if got, err := e.reload(yaml); err != nil || got <= before {
+				t.Fatalf("reload %d: generation %d after %d: %v%s", i, got, before, err, details(err))
 			}
 		}
 	}
@@ -188,10 +183,11 @@ func TestReloads(t *testing.T) {
 	t.Logf("%d reloads in %v, %v each", done-warmUp, took.Round(time.Millisecond), (took / time.Duration(done-warmUp)).Round(time.Microsecond))
 	e.flat(before, done-warmUp)
 
-	if got := int(e.metrics()[`tidegate_config_reloads_total{result="ok"}`]); got != int(generation) {
-		t.Errorf("config_reloads_total has %d, the generation is %d", got, generation)
+	m, generation := e.metrics(), e.status().Generation
+	if got := m[`tidegate_config_reloads_total{result="ok"}`]; got != float64(generation) || m["tidegate_config_generation"] != got {
+		t.Errorf("config_reloads_total has %v, config_generation %v, the generation is %d", got, m["tidegate_config_generation"], generation)
 	}
-	if got := e.countLog("the configuration file has changed"); got != content {
+	if got := e.countLog("the configuration file has changed"); got < content {
 		t.Errorf("%d changes of content were noticed, %d were made", got, content)
 	}
 	e.agrees(f, talkers)
@@ -313,8 +309,8 @@ func TestReloadTakesEffectAtOnce(t *testing.T) {
 	}
 }
 
-// TestReloadsRefuseNobody: while pools, routes and the settings of the listener come and
-// go under other names, everybody who connects gets a session.
+// TestReloadsRefuseNobody: while pools and routes come and go under other names, and the
+// listener changes its settings and its certificate, everybody who connects gets a session.
 func TestReloadsRefuseNobody(t *testing.T) {
 	const reloads, clients = 100, 4
 	a := newApp(t, "a")
@@ -347,7 +343,7 @@ func TestReloadsRefuseNobody(t *testing.T) {
 	}
 	for i := range reloads {
 		yaml := strings.NewReplacer("pool: apps", fmt.Sprintf("pool: apps%d", i), "name: apps", fmt.Sprintf("name: apps%d", i),
-			"name: all", fmt.Sprintf("name: all%d", i), "name: edge", fmt.Sprintf("name: edge%d", i)).Replace(withBackends(oneRoute, a.addr))
+			"name: all", fmt.Sprintf("name: all%d", i), "name: edge", fmt.Sprintf("name: edge, limits: {max_sessions: %d}", 1000+i)).Replace(withBackends(oneRoute, a.addr))
 		if i%3 == 0 {
 			e.writePair("edge")
 		}
