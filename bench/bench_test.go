@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidegate/tidegate/internal/config"
+	"github.com/tidegate/tidegate/internal/load"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -146,6 +147,53 @@ func TestConfigurations(t *testing.T) {
 			if _, err := config.Parse("tidegate.yaml", text, nil); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+}
+
+// TestStarvedSample: a proxy that got no CPU time is not cheap.
+func TestStarvedSample(t *testing.T) {
+	for _, c := range []struct {
+		cpu  load.CPU
+		kept bool
+	}{
+		{load.CPU{Seconds: 0, Messages: 0}, false},
+		{load.CPU{Seconds: 0.01, Messages: 9000, PerMessage: 0.01 / 9000}, false},
+		{load.CPU{Seconds: 0.5, Messages: 0}, false},
+		{load.CPU{Seconds: 0.5, Messages: 50_000, PerMessage: 1e-5}, true},
+	} {
+		s := &sample{Values: map[string]float64{}}
+		s.keepCPU(&c.cpu)
+		if _, kept := s.Values[valueCPU]; kept != c.kept || (s.Problem == "") != c.kept {
+			t.Errorf("%+v: %s", c.cpu, s)
+		}
+	}
+}
+
+func TestProblems(t *testing.T) {
+	good := func() *load.Report {
+		return &load.Report{Closes: map[int]uint64{1000: 5}, Messages: load.Messages{Sent: 9, Received: 9, PerSecond: 50_000},
+			TLS: &load.TLS{Version: "TLS 1.3", CipherSuite: "TLS_AES_128_GCM_SHA256", Curve: "X25519"}}
+	}
+	m := &measure{secure: true, load: load.Options{Rate: 50_000}}
+	if got := problem(m, good()); got != "" {
+		t.Error(got)
+	}
+	for says, change := range map[string]func(*load.Report){
+		"1 lost":      func(r *load.Report) { r.Messages.Lost = 1 },
+		"2 × reset":   func(r *load.Report) { r.Errors = []load.Fault{{Kind: "reset", Count: 2}} },
+		"closes":      func(r *load.Report) { r.Closes[1006] = 1 },
+		"of 50000":    func(r *load.Report) { r.Messages.PerSecond = 40_000 },
+		"10% sent":    func(r *load.Report) { r.Schedule.Share = 0.1 },
+		"X25519MLKEM": func(r *load.Report) { r.TLS.Curve = "X25519MLKEM768" },
+		"CHACHA":      func(r *load.Report) { r.TLS.CipherSuite = "TLS_CHACHA20_POLY1305_SHA256" },
+		"Resumed:1":   func(r *load.Report) { r.TLS.Resumed = 1 },
+		"TLS is":      func(r *load.Report) { r.TLS = nil },
+	} {
+		r := good()
+		change(r)
+		if got := problem(m, r); !strings.Contains(got, says) {
+			t.Errorf("%q does not say %q", got, says)
 		}
 	}
 }

@@ -205,12 +205,28 @@ func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error 
 	case atFixedRate:
 		s.Values[valueP50], s.Values[valueP99] = r.Latency.P50*1e6, r.Latency.P99*1e6
 	}
-	if r.CPU != nil && r.CPU.Messages > 0 {
-		s.Values[valueCPU] = r.CPU.PerMessage * 1e6
+	if r.CPU != nil {
 		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, r.CPU.Seconds)
+		s.keepCPU(r.CPU)
 	}
 	b.keep(s)
 	return nil
+}
+
+// enoughCPU is the least CPU time that tells something: it is counted in hundredths.
+const enoughCPU = 0.1
+
+// keepCPU takes the CPU time of the proxy, unless that was hardly given any: what is
+// measured then is the machine's other work.
+func (s *sample) keepCPU(c *load.CPU) {
+	if c.Seconds >= enoughCPU && c.Messages > 0 {
+		s.Values[valueCPU] = c.PerMessage * 1e6
+		return
+	}
+	if s.Problem != "" {
+		s.Problem += "; "
+	}
+	s.Problem += fmt.Sprintf("%.2f s of CPU time for %d messages tell nothing", c.Seconds, c.Messages)
 }
 
 // tls is what the load generator offers: the one curve that all proxies have, so that
