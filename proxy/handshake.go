@@ -279,9 +279,10 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
-	h.srv.sessions.add(s)
 	h.conn.head = clientHead
-	s.runs(h.srv.engines.start(h.route.engine, (*observed)(s), &h.conn.leg, u.opened()))
+	running := h.srv.engines.start(h.route.engine, (*observed)(s), &h.conn.leg, u.opened())
+	s.engine.Store(&running)
+	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
 		// shutdown goes by.

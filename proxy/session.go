@@ -41,7 +41,6 @@ type Session struct {
 	number                    uint64
 	state                     atomic.Uint32
 	engine                    atomic.Pointer[engine.Session]
-	early                     atomic.Pointer[relay.Ending] // asked for before the engine ran
 	ended                     func(*Session)
 	stats                     *RouteStats
 	active                    *atomic.Int64
@@ -63,20 +62,8 @@ func (s *Session) Counts(from relay.Side) Count {
 // Close ends the session with a Close of the edge's: code and reason for the client,
 // 1001 for the backend. It does not wait.
 func (s *Session) Close(code ws.StatusCode, reason string) {
-	e := relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason}
-	if s.engine.Load() == nil {
-		s.early.Store(&e)
-	}
-	if running := s.engine.Load(); running != nil {
-		(*running).Close(e)
-	}
-}
-
-// runs is told the engine's end of the session, which is listed already.
-func (s *Session) runs(running engine.Session) {
-	s.engine.Store(&running)
-	if e := s.early.Load(); e != nil {
-		running.Close(*e)
+	if e := s.engine.Load(); e != nil {
+		(*e).Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
 	}
 }
 
