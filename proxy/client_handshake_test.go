@@ -358,23 +358,30 @@ func TestSlowHead(t *testing.T) {
 			c.Close()
 		})
 	}
-	// The timeout ends with the request head: a session, and the next request of an HTTP
-	// connection, have their own time.
-	c := dialPlain()
+}
+
+// TestHandshakeTimeoutEndsWithTheHead: a session, and the next request of an HTTP
+// connection, have their own time.
+func TestHandshakeTimeoutEndsWithTheHead(t *testing.T) {
+	t.Parallel()
+	const timeout = 800 * time.Millisecond
+	settings := defaults(echoBackend(t))
+	settings.Listeners[0].Limits.HandshakeTimeout = timeout
+	e := startEdge(t, settings)
+	c := dialRaw(t, e.addr())
 	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	if res := c.response(); res.StatusCode != 426 {
+	res := c.response()
+	if res.StatusCode != 426 {
 		t.Fatal(res.Status)
-	} else {
-		io.Copy(io.Discard, res.Body)
 	}
-	<-time.After(2 * timeout)
+	io.Copy(io.Discard, res.Body)
+	<-time.After(timeout + timeout/4)
 	c.send(upgradeRequest("/"))
 	c.upgraded()
-	<-time.After(2 * timeout)
-	c.send(clientFrame(ws.OpText, "late"))
-	c.wantText("late")
+	<-time.After(timeout + timeout/4)
+	c.alive()
 	c.Close()
-	plain.idle()
+	e.idle()
 }
 
 // TestClientLeavesDuringItsHandshake gives the backend back and counts no failure.

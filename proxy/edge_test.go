@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +27,21 @@ import (
 	"github.com/tidegate/tidegate/discovery/static"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// loops is the Server.Loops of this round.
+var loops = 0
+
+// TestMain runs all tests twice: sessions on goroutines, then on event loops.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "8") // they wait more than they work
+	if flag.Lookup("test.fuzz").Value.String() == "" {
+		if code := m.Run(); code != 0 {
+			os.Exit(code)
+		}
+	}
+	loops = 2
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait of these tests. Nothing waits that long unless it fails.
 const patience = 20 * time.Second
@@ -69,6 +85,7 @@ func startEdge(t *testing.T, settings Settings) *testEdge {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	e := &testEdge{Server: NewServer(zap.New(core)), t: t, logs: logs}
+	e.Loops = loops
 	t.Cleanup(func() { e.Shutdown(context.Background(), 0, 0) })
 	e.apply(settings)
 	return e

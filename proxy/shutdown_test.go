@@ -210,6 +210,7 @@ func TestShutdownLeavesNothing(t *testing.T) {
 		settings.Pools = append(settings.Pools, pool1(p.name, p.addr))
 	}
 	e := &testEdge{Server: NewServer(zap.NewNop()), t: t}
+	e.Loops = loops
 	e.apply(settings)
 	secureAddr, plainAddr := e.Current().Listeners()[0].Address, e.Current().Listeners()[1].Address
 

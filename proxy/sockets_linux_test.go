@@ -74,6 +74,7 @@ func TestSocketOptions(t *testing.T) {
 				c := dial()
 				c.send(upgradeRequest("/"))
 				c.upgraded()
+				e.session(c) // its sockets are those that it keeps
 				legs := map[string][2]string{
 					"client":  {e.addr(), c.LocalAddr().String()},
 					"backend": {<-peer, b.addr},
