@@ -277,6 +277,7 @@ func TestConsul(t *testing.T) {
 	r := newConsulRig(t, "a", "b", "c", "d")
 	r.eventually("three backends are up", func() bool { return r.shows(abcd("up", "up", "up")) })
 	r.land("at first", map[string]int{"a": 4, "b": 4, "c": 4})
+	idle := r.footprint()
 	r.open(500)
 	// Nothing has finished: the counts differ by one at most.
 	for name, n := range r.fleet.byApp() {
@@ -297,6 +298,13 @@ func TestConsul(t *testing.T) {
 	up, down := r.fleet.end()
 	t.Logf("%d messages up, %d down", up, down)
 	r.over(slices.Collect(maps.Values(r.talkers)))
+	var left footprint
+	r.eventually("what the sessions held is let go", func() bool {
+		left = r.footprint()
+		return left.goroutines <= idle.goroutines+5 && left.fds <= idle.fds+5 && left.heap < idle.heap+4<<20
+	})
+	t.Logf("before and after: goroutines %d, %d; descriptors %d, %d; live heap %d, %d KiB", idle.goroutines, left.goroutines,
+		idle.fds, left.fds, idle.heap>>10, left.heap>>10)
 }
 
 // cycle goes through all that can happen to a service and its agent. At its begin and end

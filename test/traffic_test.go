@@ -272,3 +272,68 @@ func landings(t *testing.T, n int, url string) map[string]int {
 	}
 	return where
 }
+
+// TestConversationsAreChecked: what the other tests rely on, without an edge: either side
+// notices what is lost, repeated, out of order or altered.
+func TestConversationsAreChecked(t *testing.T) {
+	m := func(n uint64) string { return string(line("m", n)) }
+	p := func(n uint64) string { return string(line("p", n)) }
+	b := newTalker(t, "b")
+	for name, c := range map[string]struct {
+		sent     uint64
+		messages []string
+		right    bool
+	}{
+		"in order":        {3, []string{m(1), p(1), m(2), p(2), m(3), "done 2"}, true},
+		"echo lost":       {3, []string{m(1), m(3)}, false},
+		"echo twice":      {3, []string{m(1), m(1)}, false},
+		"out of order":    {3, []string{m(2), m(1), m(3)}, false},
+		"push lost":       {0, []string{p(1), p(3)}, false},
+		"last push lost":  {0, []string{p(1), "done 2"}, false},
+		"last echo lost":  {2, []string{m(1), "done 0"}, false},
+		"altered":         {1, []string{m(1)[:len(m(1))-1] + "?"}, false},
+		"cut":             {1, []string{m(1)[:len(m(1))-1]}, false},
+		"of another kind": {1, []string{"x" + m(1)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, _, err := dialer.Dial("ws://"+b.addr+"/", nil) // for the Close only
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			k := &talk{conn: conn}
+			k.sent.Store(c.sent)
+			for _, text := range c.messages {
+				k.take([]byte(text))
+			}
+			if (k.wrong == "") != c.right {
+				t.Errorf("noticed %q", k.wrong)
+			}
+		})
+	}
+
+	for i, c := range []struct {
+		messages []string
+		right    bool
+	}{
+		{[]string{m(1), m(2), "done 2"}, true}, {[]string{m(1), m(3)}, false}, {[]string{m(1), m(1)}, false}, {[]string{m(2)}, false},
+		{[]string{m(1), "done 2"}, false}, {[]string{m(1)[:20]}, false}, {[]string{m(1), "done 1", m(2)}, false},
+	} {
+		conn, _, err := dialer.Dial("ws://"+b.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := len(b.stats().Wrong)
+		for _, text := range c.messages {
+			conn.WriteMessage(websocket.TextMessage, []byte(text))
+		}
+		conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(5*time.Second))
+		for err == nil { // until it has read all
+			_, _, err = conn.ReadMessage()
+		}
+		conn.Close()
+		if noticed := len(b.stats().Wrong) > before; noticed == c.right {
+			t.Errorf("conversation %d: noticed is %v: %v", i, noticed, b.stats().Wrong)
+		}
+	}
+}
