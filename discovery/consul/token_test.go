@@ -53,9 +53,10 @@ func TestNewTokenStartsTheBackoffOver(t *testing.T) {
 		w := f.watch(Config{TokenFile: file}, func(s *Source) {
 			s.pace.backoffMin, s.pace.backoffMax = time.Second, 24*time.Hour
 		})
-		time.Sleep(24 * time.Hour)
+		// Between two looks at the file, so that which one sees the change is certain.
+		time.Sleep(24*time.Hour + defaultPace.tokenPoll/2)
 		write(t, file, "new")
-		time.Sleep(defaultPace.tokenPoll)
+		time.Sleep(defaultPace.tokenPoll * 3 / 4)
 		synctest.Wait()
 		f.fault(guarded("new"))
 		time.Sleep(time.Second)
