@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"go.uber.org/zap"
 )
 
 // TestClientHandshake holds the edge to RFC 6455 §4.2.1 and RFC 9112 with raw requests.
@@ -384,23 +386,40 @@ func TestHandshakeTimeoutEndsWithTheHead(t *testing.T) {
 	e.idle()
 }
 
-// TestClientLeavesDuringItsHandshake gives the backend back and counts no failure.
+// TestClientLeavesDuringItsHandshake gives the backend back and counts no failure. Bytes
+// behind the request hide it until the answer cannot be written.
 func TestClientLeavesDuringItsHandshake(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"FIN", "RST"} {
-		t.Run(how, func(t *testing.T) {
-			b := startRaw(t, func(c *rawConn, r *http.Request) { c.rest() })
+	tests := []struct {
+		name, behind string
+		reset        bool
+	}{
+		{"end of stream", "", false},
+		{"reset", "", true},
+		{"reset behind a frame", clientFrame(ws.OpText, "x"), true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			left := make(chan struct{})
+			b := startRaw(t, func(c *rawConn, r *http.Request) {
+				<-left
+				if tt.behind != "" {
+					io.WriteString(c, switching(r))
+				}
+				c.rest()
+			})
 			e := startEdge(t, defaults(b.addr))
 			c := dialRaw(t, e.addr())
-			c.send(upgradeRequest("/"))
+			c.send(upgradeRequest("/") + tt.behind)
 			<-b.heads
 			if got := e.backend().Live.InFlight(); got != 1 {
 				t.Fatalf("%d in flight, want 1", got)
 			}
-			if how == "RST" {
+			if tt.reset {
 				c.Conn.(*net.TCPConn).SetLinger(0)
 			}
 			c.Close()
+			close(left)
 			e.idle()
 			for kind := range failures(e.backend()) {
 				t.Errorf("counted a failure of kind %s", kind)
@@ -410,6 +429,28 @@ func TestClientLeavesDuringItsHandshake(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPlain has a handler of its own for what opens no WebSocket.
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	e := &testEdge{Server: NewServer(zap.NewNop()), t: t}
+	e.Loops = loops
+	e.Plain = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Page", r.URL.Path)
+		w.WriteHeader(http.StatusTeapot)
+	})
+	t.Cleanup(func() { e.Shutdown(context.Background(), 0, 0) })
+	settings := defaults(echoBackend(t))
+	settings.Routes[0].Hosts = []string{"edge.test"}
+	e.apply(settings)
+	if res, _ := e.ask("GET /a/../b HTTP/1.1\r\nHost: other.test\r\n\r\n"); res.StatusCode != 418 || res.Header.Get("X-Page") != "/a/../b" {
+		t.Errorf("got %s of %q", res.Status, res.Header.Get("X-Page"))
+	}
+	if res, _ := e.ask(upgradeRequest("/", "Host: other.test")); res.StatusCode != 404 {
+		t.Errorf("got %s of no route", res.Status)
+	}
+	e.open("/").alive()
 }
 
 // TestClientThatReadsNoAnswers is cut: each request that it pipelines needs room for an
