@@ -49,8 +49,9 @@ func (s *Store) Accept(ctx context.Context, conn net.Conn, engine Engine) (*Conn
 		return nil, fmt.Errorf("making a TLS handshake: %w", err)
 	}
 	c := &Connection{conn: conn, std: std, transport: t}
-	if t.takeover != nil {
-		c.takeOver()
+	if taken := t.takeover; taken != nil {
+		c.takeOver(taken)
+		*taken = takeover{} // secrets, too
 	}
 	t.takeover = nil
 	return c, nil
@@ -102,13 +103,13 @@ func (s *Store) newAccepting() *cryptotls.Config {
 
 // takeOver puts a Layer in the place of crypto/tls if that is possible. It does so
 // before any application data was written or read.
-func (c *Connection) takeOver() {
+func (c *Connection) takeOver(taken *takeover) {
 	state := c.std.ConnectionState()
 	http1 := state.NegotiatedProtocol == "" || state.NegotiatedProtocol == "http/1.1"
 	if state.Version != cryptotls.VersionTLS13 || !http1 || c.transport.record != 0 {
 		return
 	}
-	layer, err := c.transport.takeover.layer(&state)
+	layer, err := taken.layer(&state)
 	if err != nil {
 		return // crypto/tls is as able to go on as before
 	}
@@ -146,7 +147,5 @@ func (t *takeover) layer(state *cryptotls.ConnectionState) (*Layer, error) {
 		}
 		sent = sent[size:]
 	}
-	clear(s.client[:])
-	clear(s.server[:])
 	return l, nil
 }

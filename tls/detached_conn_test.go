@@ -170,20 +170,29 @@ func TestConnCloses(t *testing.T) {
 				}
 			})
 			t.Run("Close breaks a Write off", func(t *testing.T) {
-				server, _, _ := accept13(t, engine)
+				near, far := net.Pipe()
+				defer near.Close()
+				below := &entered{Conn: far, writes: make(chan struct{}, 100)}
+				accepted, failed := make(chan *Connection, 1), make(chan error, 1)
+				store := oneCertificate(t, ServerSettings{})
+				go func() {
+					conn, err := store.Accept(t.Context(), below, engine)
+					failed <- err
+					accepted <- conn
+				}()
+				clientLayer(t, near, withoutTickets(cryptotls.VersionTLS13))
+				must(t, <-failed)
+				server := <-accepted
+				for len(below.writes) > 0 {
+					<-below.writes
+				}
 				wrote := make(chan error)
 				go func() {
-					var err error
-					for p := make([]byte, 1<<20); err == nil; { // nobody reads it
-						_, err = server.Write(p)
-					}
+					_, err := server.Write([]byte("nobody reads this"))
 					wrote <- err
 				}()
-				// Once the buffers are full a Write with a deadline fails, and so does
-				// every other; until then Close would not break anything off.
-				server.NetConn().(*net.TCPConn).SetWriteBuffer(4096)
-				waitUntilBlocked(t, server)
-				server.Close()
+				<-below.writes
+				must(t, server.Close())
 				if err := <-wrote; err == nil {
 					t.Error("the Write went on")
 				}
@@ -207,16 +216,15 @@ func TestConnCloses(t *testing.T) {
 	}
 }
 
-// waitUntilBlocked returns once a Write of another goroutine holds the writing half
-// and makes no progress.
-func waitUntilBlocked(t *testing.T, c *Connection) {
-	t.Helper()
-	if c.layer == nil {
-		return // crypto/tls breaks off any Write; only ours is to be caught in the act
-	}
-	for c.writing.TryLock() {
-		c.writing.Unlock()
-	}
+// entered tells of each Write when it begins.
+type entered struct {
+	net.Conn
+	writes chan struct{}
+}
+
+func (c *entered) Write(p []byte) (int, error) {
+	c.writes <- struct{}{}
+	return c.Conn.Write(p)
 }
 
 // Reads, writes, deadlines and the end, all at once (with the race detector).
@@ -410,8 +418,13 @@ func TestDetachLeftovers(t *testing.T) {
 			if string(got) != "456789abcdef" {
 				t.Errorf("got %q", got)
 			}
-			before := len(codec.CloseNotify(nil))
-			if before == 0 {
+			// The records are the codec's now: Close must not write any.
+			must(t, server.Close())
+			rest, _ := io.ReadAll(conn.Conn)
+			if rest = append(conn.before, rest...); records(t, rest) > 1 || engine == EngineAuto && len(rest) > 0 && bodyBytes(rest) < 100 {
+				t.Errorf("%d bytes came after Detach", len(rest))
+			}
+			if len(codec.CloseNotify(nil)) == 0 {
 				t.Error("the other direction is closed")
 			}
 		})

@@ -1,7 +1,8 @@
 // Package tls keeps what the edge needs to speak TLS: certificates and their
-// keys, the CAs of clients, session ticket keys, and the client side toward
-// backends. The protocol itself is crypto/tls's, imported as cryptotls; this
-// package exports no name that crypto/tls exports.
+// keys, the CAs of clients, session ticket keys, the client side toward
+// backends, and what an event loop needs to protect records without a goroutine.
+// Handshakes are always crypto/tls's, imported as cryptotls; this package exports
+// no name that crypto/tls exports.
 //
 // # Path of data
 //
@@ -27,6 +28,30 @@
 //     UnwrapSession, and not by the Config of a connection. A Config that was
 //     cloned for one connection therefore resumes sessions like the original.
 //   - No goroutine starts here. [Store.Watch] runs in its caller's.
+//
+// # Records
+//
+//	            ┌─ TLS 1.3, http/1.1 ─▶ Layer ──┐
+//	Accept ─────┤                               ├─▶ Connection ──Detach──▶ Codec
+//	            └─ else, and Connect ─▶ Stdlib ─┘   (a net.Conn)      (no I/O)
+//
+// [Store.Accept] and [Connect] make a handshake and return a [Connection]: a net.Conn
+// from which net/http reads the request. [Connection.Detach] ends that and leaves a
+// [Codec], which an event loop feeds with what it reads.
+//
+//   - crypto/tls is given one record at a time. So it holds none that it has not
+//     opened when its connection is taken out of its hands.
+//   - A [Layer] begins with the traffic secrets of the handshake, which crypto/tls
+//     tells the KeyLogWriter of a Config that is this connection's alone. It reads
+//     from record 0 on. The number of its first own record is that of the records
+//     which open with its key among those that the handshake has sent (tickets). Where
+//     these do not add up, crypto/tls goes on.
+//   - A key and a record number protect one record. A Layer is neither copied nor
+//     shared: Detach hands it over.
+//   - Whatever the peer does, what is opened is a prefix of what it sealed.
+//   - A Layer is at least as strict as crypto/tls: it accepts nothing that
+//     crypto/tls refuses, and answers with the same alert save where RFC 8446 names
+//     another one. FuzzLayerAgainstCryptoTLS holds it to that.
 //
 // # What is negotiated
 //

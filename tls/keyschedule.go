@@ -143,6 +143,3 @@ func (s *secrets) Write(line []byte) (int, error) {
 	*length = n
 	return len(line), nil
 }
-
-// complete says whether both secrets are there.
-func (s *secrets) complete() bool { return s.clientLen > 0 && s.serverLen > 0 }

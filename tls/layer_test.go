@@ -314,56 +314,56 @@ func TestOpen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for suite, id := range suitesByName {
-				check := func(how string, pieces func() int, every bool) {
-					client, server := layers(t, id)
-					p := &peer{Layer: client}
-					c.send(p)
-					got := feed(t, server, p.out, pieces, 1)
-					if string(got.plain) != c.plain || c.err == nil && got.left != c.left {
-						t.Fatalf("%s, %s: plain %.80q, %d bytes left, want %.80q, %d", suite, how, got.plain, got.left, c.plain, c.left)
-					}
-					if e, ok := errors.AsType[*RecordError](c.err); ok {
-						seen, ok := errors.AsType[*RecordError](got.err)
-						if !ok || seen.Alert != e.Alert {
-							t.Fatalf("%s, %s: %v, want %v", suite, how, got.err, e.Alert)
-						}
-					} else if fmt.Sprint(got.err) != fmt.Sprint(c.err) {
-						t.Fatalf("%s, %s: %v, want %v", suite, how, got.err, c.err)
-					}
-					_, sealErr := server.Seal(nil, [][]byte{[]byte("x")})
-					if (sealErr != nil) != (c.err != nil && c.err != io.EOF) {
-						t.Fatalf("%s, %s: sealing after %v: %v", suite, how, c.err, sealErr)
-					}
-					if how == "at once" && records(t, got.reply) != c.reply {
-						t.Fatalf("%s: %d records in reply, want %d", suite, records(t, got.reply), c.reply)
-					}
-					if name == "of the other side" {
-						return // its reading half was exchanged too
-					}
-					reader, _ := layers(t, id)
-					if alert, ok := reader.alertIn(t, got.reply); ok {
-						if e, isRefusal := errors.AsType[*RecordError](c.err); !isRefusal || alert != e.Alert {
-							t.Fatalf("%s, %s: the peer was told %v", suite, how, alert)
-						}
-					}
-				}
-				check("at once", inOne, true)
 				client, _ := layers(t, id)
 				p := &peer{Layer: client}
 				c.send(p)
-				if len(p.out) < 2000 {
-					check("byte by byte", byteByByte, false)
-					for i := range p.out {
-						check(fmt.Sprintf("split at %d", i), splitAt(i), false)
+				check := func(how string, pieces func() int) (reply []byte) {
+					t.Helper()
+					got := checkOpen(t, suite+", "+how, id, p.out, pieces, c.plain, c.err)
+					if c.err == nil && got.left != c.left {
+						t.Fatalf("%s, %s: %d bytes are left, want %d", suite, how, got.left, c.left)
 					}
-				} else {
+					return got.reply
+				}
+				if n := records(t, check("at once", inOne)); n != c.reply {
+					t.Fatalf("%s: %d records in reply, want %d", suite, n, c.reply)
+				}
+				if len(p.out) > 2000 {
 					for _, n := range []int{1499, 4096, 16383, 16384, 16406, 16407} {
-						check(fmt.Sprintf("in pieces of %d", n), of(n), false)
+						check(fmt.Sprintf("in pieces of %d", n), of(n))
+					}
+					continue
+				}
+				check("byte by byte", byteByByte)
+				for i := range p.out {
+					if suite == "AES-128-GCM" {
+						check(fmt.Sprintf("split at %d", i), splitAt(i))
 					}
 				}
 			}
 		})
 	}
+}
+
+// checkOpen has a new server open what a client has sent, and the client read what that
+// is answered with.
+func checkOpen(t *testing.T, how string, id uint16, wire []byte, pieces func() int, plain string, err error) opened {
+	t.Helper()
+	reader, server := layers(t, id)
+	got := feed(t, server, wire, pieces, 1)
+	if string(got.plain) != plain || outcome(got.err) != outcome(err) {
+		t.Fatalf("%s: %.80q, %v, want %.80q, %v", how, got.plain, got.err, plain, outcome(err))
+	}
+	_, sealErr := server.Seal(nil, [][]byte{[]byte("x")})
+	if (sealErr != nil) != (err != nil && err != io.EOF) {
+		t.Fatalf("%s: sealing after %v: %v", how, err, sealErr)
+	}
+	refusal, refused := errors.AsType[*RecordError](err)
+	alert, told := reader.alertIn(t, got.reply)
+	if told != refused || refused && alert != refusal.Alert {
+		t.Fatalf("%s: after %v the peer was told %v, %v", how, err, told, alert)
+	}
+	return got
 }
 
 // records counts the records of a reply.
@@ -485,6 +485,7 @@ func TestKeysAreUpdatedInTime(t *testing.T) {
 			t.Fatalf("%v, %d records", answer.err, records(t, answer.reply))
 		}
 		wire = append(answer.reply, client.data(t, "c")...)
+		server.idle, server.updates = maxIdleRecords, 0 // an update that was asked for is no nuisance
 		if got := feed(t, server, wire, inOne, 1); got.err != nil || string(got.plain) != "c" || len(got.reply) != 0 || server.asked {
 			t.Fatalf("got %q, %v, %d records", got.plain, got.err, records(t, got.reply))
 		}
@@ -661,8 +662,8 @@ func TestKeyLog(t *testing.T) {
 			_, lineErr = s.Write([]byte(line + "\n"))
 			err = errors.Join(err, lineErr)
 		}
-		if s.complete() != c.complete || (err != nil) != c.fails {
-			t.Errorf("%s: complete %v, %v", name, s.complete(), err)
+		if complete := s.clientLen > 0 && s.serverLen > 0; complete != c.complete || (err != nil) != c.fails {
+			t.Errorf("%s: complete %v, %v", name, complete, err)
 		}
 		if c.complete && (s.client[0] != 0xab || s.server[31] != 0xcd || s.clientLen != 32) {
 			t.Errorf("%s: secrets %x and %x", name, s.client, s.server)

@@ -110,6 +110,8 @@ func newScript(client *Layer, code []byte) (s script) {
 				s.plain = append(s.plain, 'x')
 			case typeHandshake:
 				s.differs = first(s.differs, "junk")
+			case typeChangeCipherSpec: // unexpected_message by RFC 8446 §5
+				s.differs = first(s.differs, "change_cipher_spec")
 			}
 		case 15: // not quite as long as announced, or longer than allowed
 			put(typeApplicationData, string(make([]byte, 16200+next()*4)), 0)

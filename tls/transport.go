@@ -30,7 +30,7 @@ type transport struct {
 // takeover gathers what a handshake has to leave behind for a Layer.
 type takeover struct {
 	secrets secrets
-	sent    []byte // what was written since the secrets are known
+	sent    []byte // all that was written
 }
 
 // Read implements net.Conn.
@@ -74,7 +74,7 @@ func (t *transport) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	n, err := t.conn.Write(p)
-	if t.takeover != nil && t.takeover.secrets.complete() {
+	if t.takeover != nil {
 		t.takeover.sent = append(t.takeover.sent, p[:n]...)
 	}
 	return n, err
