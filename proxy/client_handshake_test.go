@@ -362,13 +362,43 @@ func TestSlowHead(t *testing.T) {
 	}
 }
 
-// TestHandshakeTimeoutEndsWithTheHead: a session, and the next request of an HTTP
-// connection, have their own time.
-func TestHandshakeTimeoutEndsWithTheHead(t *testing.T) {
+// deadlines keeps the read deadline that is set on it.
+type deadlines struct {
+	net.Conn
+	read time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+
+// TestHandshakeDeadlineStands until a request has come, whatever net/http sets: the time
+// that TLS took is not given again for the head.
+func TestHandshakeDeadlineStands(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	under := &deadlines{}
+	c := &clientConn{Conn: under, deadline: now.Add(time.Second)}
+	for _, tt := range []struct{ set, want time.Time }{
+		{now.Add(time.Minute), now.Add(time.Second)},
+		{now.Add(time.Millisecond), now.Add(time.Millisecond)},
+	} {
+		if c.SetReadDeadline(tt.set); !under.read.Equal(tt.want) {
+			t.Errorf("%v from now became %v", tt.set.Sub(now), under.read.Sub(now))
+		}
+	}
+	c.served.Store(true)
+	if c.SetReadDeadline(now.Add(time.Minute)); !under.read.Equal(now.Add(time.Minute)) {
+		t.Errorf("after a request %v from now became %v", time.Minute, under.read.Sub(now))
+	}
+}
+
+// TestHandshakeTimeoutsEnd with the handshake of either leg: a session, and the next
+// request of an HTTP connection, have their own time.
+func TestHandshakeTimeoutsEnd(t *testing.T) {
 	t.Parallel()
 	const timeout = 800 * time.Millisecond
 	settings := defaults(echoBackend(t))
 	settings.Listeners[0].Limits.HandshakeTimeout = timeout
+	settings.Pools[0].Upstream.HandshakeTimeout, settings.Pools[0].Upstream.TotalTimeout = timeout, timeout
 	e := startEdge(t, settings)
 	c := dialRaw(t, e.addr())
 	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")

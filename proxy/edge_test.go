@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -518,15 +520,23 @@ func (c *rawConn) untilClose() ws.StatusCode {
 // rest keeps a backend's connection until the edge ends it.
 func (c *rawConn) rest() { io.Copy(io.Discard, c.in) }
 
-// deadAddr is an address that refuses connections.
+// deadAddr is an address that refuses connections until the test is over: a socket has
+// it and does not listen, so that nobody else gets the port.
 func deadAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
 }
 
 func TestEcho(t *testing.T) {
@@ -543,9 +553,10 @@ func TestEcho(t *testing.T) {
 	if _, p, err := c.ReadMessage(); err != nil || string(p) != "hello" {
 		t.Fatalf("got %q, %v", p, err)
 	}
-	if got := e.Sessions(nil); len(got) != 1 || got[0].Backend.Live.Sessions() != 1 {
-		t.Fatalf("sessions %v", got)
-	}
+	e.eventually("the session is listed", func() bool {
+		got := e.Sessions(nil)
+		return len(got) == 1 && got[0].Backend.Live.Sessions() == 1
+	})
 	c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second))
 	if _, _, err := c.ReadMessage(); !websocket.IsCloseError(err, 1000) {
 		t.Fatalf("got %v, want Close 1000", err)

@@ -81,6 +81,7 @@ func TestListenerChanges(t *testing.T) {
 	request := upgradeRequest("/")
 	late.send(request[:30])
 	e.open("/").Close()
+	e.eventually("one place is taken", func() bool { return e.Current().Listeners()[0].Sessions == 1 })
 
 	changed := defaults(echoBackend(t))
 	changed.Pools = settings.Pools
@@ -127,6 +128,29 @@ func TestLateRequest(t *testing.T) {
 		late.Close()
 	}
 	e.idle()
+}
+
+// TestIdleConnections stay while their listener stays as it is, and end with its settings.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	settings := defaults(echoBackend(t))
+	e := startEdge(t, settings)
+	c := dialRaw(t, e.addr())
+	for range 3 {
+		c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		res := c.response()
+		if res.StatusCode != 426 || res.Close {
+			t.Fatalf("got %s, close: %v", res.Status, res.Close)
+		}
+		io.Copy(io.Discard, res.Body)
+		e.apply(settings)
+	}
+	settings.Listeners = []ListenerSettings{settings.Listeners[0]}
+	settings.Listeners[0].Limits.MaxSessions = 7
+	e.apply(settings)
+	if got := c.wantEnd(); got != "" {
+		t.Errorf("got %q", got)
+	}
 }
 
 // TestTwoListenersOnFreePorts share the address that they ask for, but nothing else.
@@ -185,7 +209,7 @@ func TestPrepareFails(t *testing.T) {
 		{"an address in use", func(s *Settings) { s.Listeners = append(s.Listeners, listener("new", taken.Addr().String())) }, []string{"listener new: ", "in use"}},
 		{"an address that is none", func(s *Settings) { s.Listeners = append(s.Listeners, listener("new", "nonsense")) }, []string{"listener new: "}},
 		{"an address twice", func(s *Settings) {
-			addr := deadAddr(t)
+			addr := freeAddr(t)
 			s.Listeners = append(s.Listeners, listener("a", addr), listener("b", addr))
 		}, []string{"listener b: "}},
 		{"the address of another one", func(s *Settings) { s.Listeners = append(s.Listeners, listener("b", s.Listeners[1].Address)) }, []string{"listener b: "}},
@@ -201,7 +225,7 @@ func TestPrepareFails(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			before := e.Current()
-			free := deadAddr(t)
+			free := freeAddr(t)
 			bad := defaults("127.0.0.1:1")
 			bad.Listeners = append(bad.Listeners, listener("fine", free))
 			tt.change(&bad)
@@ -227,6 +251,18 @@ func TestPrepareFails(t *testing.T) {
 	}
 }
 
+// freeAddr is an address that can be bound. It is on a loopback address of its own, where
+// no other test gets a port.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.3:0")
+	if err != nil {
+		t.Skipf("no second loopback address here: %v", err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
 // isFree checks that nobody listens on an address any more.
 func isFree(t *testing.T, addr string) {
 	t.Helper()
@@ -243,7 +279,7 @@ func TestDiscard(t *testing.T) {
 	settings := defaults(echoBackend(t))
 	e := startEdge(t, settings)
 	before := e.Current()
-	free := deadAddr(t)
+	free := freeAddr(t)
 	other := defaults("127.0.0.1:1")
 	other.Listeners[0].Address = free
 	next, err := e.Prepare(other)
@@ -325,6 +361,7 @@ func TestBackendReturns(t *testing.T) {
 type testSource struct {
 	words   chan *discovery.Snapshot
 	taken   chan struct{}
+	publish atomic.Pointer[func(*discovery.Snapshot)]
 	watched atomic.Int32
 	ended   atomic.Int32
 }
@@ -334,6 +371,7 @@ func newSource() *testSource {
 }
 
 func (s *testSource) Watch(ctx context.Context, publish func(*discovery.Snapshot)) error {
+	s.publish.Store(&publish)
 	s.watched.Add(1)
 	defer s.ended.Add(1)
 	for {
@@ -413,6 +451,8 @@ func TestSources(t *testing.T) {
 
 	e.apply(with(SourceSettings{Slot: "b", Key: "1", Source: third}))
 	want("one is gone", "w=1 z=9")
+	(*first.publish.Load())(discovery.NewSnapshot(8, []discovery.Instance{instance("late", 1)}))
+	want("a word of one that was replaced", "w=1 z=9")
 	e.apply(with())
 	want("all are gone", "")
 	e.eventually("they have ended", func() bool { return second.ended.Load() == 1 && third.ended.Load() == 1 })

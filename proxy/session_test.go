@@ -316,8 +316,8 @@ func TestSessionsAreListed(t *testing.T) {
 	}
 	first := e.Pools()[0].Backends[0]
 	half := e.Sessions(func(s *Session) bool { return s.Backend.ID == first.ID })
-	if len(half) != 20 || first.Live.Sessions() != 20 {
-		t.Errorf("%d sessions of a backend that has %d", len(half), first.Live.Sessions())
+	if n := len(half); n == 0 || n == len(want) || int64(n) != first.Live.Sessions() {
+		t.Errorf("%d sessions of a backend that has %d", n, first.Live.Sessions())
 	}
 	if got := e.Totals(); got.Live != 40 || got.Opened != 40 || got.Handshaking != 0 {
 		t.Errorf("totals %+v", got)

@@ -223,8 +223,9 @@ func TestShutdownLeavesNothing(t *testing.T) {
 	dialRaw(t, plainAddr).send(upgradeRequest("/silent"))
 	<-silent.heads
 	pipelined := dialRaw(t, plainAddr)
-	pipelined.send(upgradeRequest("/silent") + clientFrame(ws.OpText, "x"))
+	pipelined.send(upgradeRequest("/silent"))
 	<-silent.heads
+	pipelined.send(clientFrame(ws.OpText, "x")) // hides the end of the connection from net/http
 	relayed := dialRaw(t, plainAddr)
 	relayed.send(upgradeRequest("/stalls"))
 	relayed.response()

@@ -63,6 +63,7 @@ func TestBackendHandshake(t *testing.T) {
 		{"a list of subprotocols", with("Sec-WebSocket-Protocol: chat.v1, chat.v2"), false},
 		{"an empty subprotocol", with("Sec-WebSocket-Protocol: "), false},
 		{"an extension", with("Sec-WebSocket-Extensions: permessage-deflate"), false},
+		{"too many informational answers", before(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 20)), false},
 		{"endless informational answers", literal(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 1000)), false},
 		{"a head over 64 KiB", with("X-Big: " + strings.Repeat("x", 70<<10)), false},
 		{"header lines without end", literal("HTTP/1.1 101 Switching Protocols\r\n" + strings.Repeat("X-A: b\r\n", 10000)), false},
