@@ -96,6 +96,9 @@ func TestClientHandshake(t *testing.T) {
 				body, _ := io.ReadAll(res.Body)
 				t.Fatalf("got %s (%s), want %d", res.Status, body, tt.want)
 			}
+			if strings.Contains(tt.name, "body") && !res.Close {
+				t.Error("a connection whose body nobody reads is kept")
+			}
 			switch res.StatusCode {
 			case ok:
 				if got := res.Header.Values("Sec-WebSocket-Accept"); len(got) != 1 || got[0] != acceptKey(testKey) {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	cryptotls "crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -153,6 +154,58 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
+// haltedConn stops in the middle of its first write until it is told to go on.
+type haltedConn struct {
+	net.Conn
+	halted, goOn chan struct{}
+}
+
+func (c *haltedConn) Write(p []byte) (int, error) {
+	if c.halted == nil {
+		return c.Conn.Write(p)
+	}
+	n, err := c.Conn.Write(p[:len(p)/2])
+	close(c.halted)
+	c.halted = nil
+	<-c.goOn
+	if err == nil {
+		var more int
+		more, err = c.Conn.Write(p[n:])
+		n += more
+	}
+	return n, err
+}
+
+// TestReloadDuringTLS finishes a handshake under settings that are gone, and is served
+// under the next ones.
+func TestReloadDuringTLS(t *testing.T) {
+	t.Parallel()
+	settings := secured(t, defaults(echoBackend(t)))
+	e := startEdge(t, settings)
+	raw := dialRaw(t, e.addr())
+	halted := &haltedConn{raw.Conn, make(chan struct{}), make(chan struct{})}
+	begun := halted.halted
+	conn := cryptotls.Client(halted, &cryptotls.Config{InsecureSkipVerify: true})
+	done := make(chan error, 1)
+	go func() { done <- conn.Handshake() }()
+	<-begun
+	// The listener accepts in order, so that the halted one has been accepted by now.
+	if _, err := e.handshake(&cryptotls.Config{InsecureSkipVerify: true}); err != nil {
+		t.Fatal(err)
+	}
+	settings.Listeners = []ListenerSettings{settings.Listeners[0]}
+	settings.Listeners[0].Limits.MaxSessions = 7
+	e.apply(settings)
+	close(halted.goOn)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	c := newRawConn(t, conn)
+	c.send(upgradeRequest("/"))
+	c.upgraded()
+	c.alive()
+}
+
 // TestTwoListenersOnFreePorts share the address that they ask for, but nothing else.
 func TestTwoListenersOnFreePorts(t *testing.T) {
 	t.Parallel()
@@ -248,6 +301,44 @@ func TestPrepareFails(t *testing.T) {
 	}
 	if got := len(e.Routes()); got != 1 {
 		t.Errorf("%d routes are counted", got)
+	}
+}
+
+// TestAddressTwice names the address of a listener that runs for two.
+func TestAddressTwice(t *testing.T) {
+	t.Parallel()
+	settings := defaults(echoBackend(t))
+	settings.Listeners[0].Address = freeAddr(t)
+	e := startEdge(t, settings)
+	second := settings.Listeners[0]
+	second.Name = "second"
+	twice := settings
+	twice.Listeners = []ListenerSettings{settings.Listeners[0], second}
+	if _, err := e.Prepare(twice); err == nil || !strings.Contains(err.Error(), "listener second: ") {
+		t.Errorf("got %v", err)
+	}
+	e.open("/").alive()
+}
+
+// TestLookDuringAReload: who looks at the routes between Prepare and Commit does not know
+// the new ones, and takes nothing from them.
+func TestLookDuringAReload(t *testing.T) {
+	t.Parallel()
+	settings := defaults(echoBackend(t))
+	e := startEdge(t, settings)
+	settings.Routes = []RouteSettings{settings.Routes[0]}
+	settings.Routes[0].Name = "new"
+	next, err := e.Prepare(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.Routes(); len(got) != 1 || got[0].Name != "all" {
+		t.Errorf("before the commit the routes are %+v", got)
+	}
+	next.Commit()
+	e.open("/").alive()
+	if got := e.route("new"); got.Handshakes["ok"] != 1 || got.Active["edge"] != 1 || got.Pool != "apps" {
+		t.Errorf("counted %+v", got)
 	}
 }
 

@@ -47,12 +47,18 @@ func TestHashOn(t *testing.T) {
 }
 
 // TestSameKeySameBackend hashes through an edge, by the address that a trusted proxy names.
+// The policy comes with a reload, to the same backends.
 func TestSameKeySameBackend(t *testing.T) {
 	t.Parallel()
 	settings := defaults(echoBackend(t), echoBackend(t), echoBackend(t))
-	settings.Pools[0].Balance.Policy = "consistent_hash"
 	trustLoopback(&settings)
 	e := startEdge(t, settings)
+	settings.Pools = []PoolSettings{settings.Pools[0]}
+	settings.Pools[0].Balance.Policy = "consistent_hash"
+	e.apply(settings)
+	if got := e.Pools()[0].Policy; got != "consistent_hash" {
+		t.Errorf("the policy shown is %s", got)
+	}
 	chosen := map[string]bool{}
 	for _, client := range []string{"1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4", "5.5.5.5", "6.6.6.6", "7.7.7.7", "8.8.8.8"} {
 		var first string

@@ -324,6 +324,20 @@ func TestSessionsAreListed(t *testing.T) {
 	}
 }
 
+// TestSessionThatEndsBeforeItIsListed must not stay in the list.
+func TestSessionThatEndsBeforeItIsListed(t *testing.T) {
+	t.Parallel()
+	all := newSessions()
+	_, id := newIDs(time.Now()).new()
+	x := &Session{ID: id}
+	x.state.Store(uint32(StateClosed))
+	all.remove(x)
+	all.add(x)
+	if all.len() != 0 || all.get(id) != nil {
+		t.Error("it is listed")
+	}
+}
+
 // TestLongPathsAreCut in the log, where a client chooses how long they are.
 func TestLongPathsAreCut(t *testing.T) {
 	t.Parallel()
