@@ -90,9 +90,15 @@ func (e *edge) Reload(context.Context) (uint64, error) {
 }
 
 func (e *edge) reload() (uint64, error) {
-	e.tried, _ = digest(e.path)
-	file, err := config.Load(e.path)
+	// Read once: what was tried is what was read, whatever is written meanwhile.
+	e.tried = [sha256.Size]byte{}
+	var file *config.File
 	var gen uint64
+	data, err := config.Read(e.path)
+	if err == nil {
+		e.tried = sha256.Sum256(data)
+		file, err = config.Parse(e.path, data, os.LookupEnv)
+	}
 	if err == nil {
 		gen, err = e.apply(file)
 	}
@@ -123,25 +129,32 @@ const contentPoll = time.Second
 func (e *edge) follow(ctx context.Context) {
 	ticker := time.NewTicker(contentPoll)
 	defer ticker.Stop()
-	var before [sha256.Size]byte
+	var seen [sha256.Size]byte
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			seen = e.look(seen)
 		}
-		now, err := digest(e.path)
-		if err != nil {
-			continue // being replaced, or gone: what is in force stays
-		}
-		e.mu.Lock()
-		if now == before && now != e.tried {
-			e.log.Info("the configuration file has changed", zap.String("file", e.path))
-			e.reload() // it has logged what went wrong
-		}
-		e.mu.Unlock()
-		before = now
 	}
+}
+
+// look reloads if the file's content is what the look before has seen, and has not been
+// tried. It returns what it saw. Reloads wait meanwhile: what it saw before one is not
+// what is there after it.
+func (e *edge) look(before [sha256.Size]byte) [sha256.Size]byte {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now, err := digest(e.path)
+	if err != nil {
+		return before // being replaced, or gone: what is in force stays
+	}
+	if now == before && now != e.tried {
+		e.log.Info("the configuration file has changed", zap.String("file", e.path))
+		e.reload() // it has logged what went wrong
+	}
+	return now
 }
 
 // digest is that of a regular file: a pipe holds its content once, and would keep whoever
@@ -154,7 +167,7 @@ func digest(path string) (d [sha256.Size]byte, err error) {
 	if !info.Mode().IsRegular() {
 		return d, fmt.Errorf("%s is no regular file", path)
 	}
-	b, err := os.ReadFile(path)
+	b, err := config.Read(path)
 	if err != nil {
 		return d, err
 	}

@@ -257,3 +257,45 @@ func TestUnroutedMetrics(t *testing.T) {
 		t.Errorf("without a route: %+v", got.Unrouted)
 	}
 }
+
+// TestLooksAtTheFileAndReloadsTakeTurns: whatever a look at the file comes between, a
+// content that has been applied is not applied again because the look saw what was there
+// before. Content and reload change under the edge's lock, so that a look that holds it
+// never finds anything that was not tried.
+func TestLooksAtTheFileAndReloadsTakeTurns(t *testing.T) {
+	const yaml = `
+listeners: [{name: edge, address: "127.0.0.1:0"}]
+routes: [{name: all, pool: apps}]
+pools: [{name: apps, backends: [{address: "127.0.0.1:1", weight: %d}]}]
+`
+	e := startEdge(t, fmt.Sprintf(yaml, 1), nil)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for seen := e.look([32]byte{}); ; seen = e.look(seen) {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	const reloads = 300
+	for i := range reloads {
+		e.mu.Lock()
+		e.write("tidegate.yaml", fmt.Sprintf(yaml, i+2))
+		_, err := e.reload()
+		e.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-done
+	if got, want := e.srv.Current().Number, uint64(reloads+1); got != want {
+		t.Errorf("%d generations, want the first and one for each of %d reloads", got, reloads)
+	}
+	if n := e.logs.FilterMessage("the configuration file has changed").Len(); n != 0 {
+		t.Errorf("%d changes noticed that were applied already", n)
+	}
+}

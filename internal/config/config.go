@@ -13,22 +13,26 @@ import (
 // process. The error is a [Diagnostics] if the file could be read, however wrong it
 // is, and otherwise says why it could not.
 func Load(path string) (*File, error) {
-	data, err := readYAML(path)
+	data, err := Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading configuration: %w", err)
+		return nil, err
 	}
 	return Parse(path, data, os.LookupEnv)
 }
 
-// readYAML reads a little more than Parse accepts at most. Unlike the files that a
-// configuration names, this one may be a pipe.
-func readYAML(path string) ([]byte, error) {
+// Read reads the YAML file at path for [Parse], a little more of it than Parse accepts at
+// most. Unlike the files that a configuration names, this one may be a pipe.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading configuration: %w", err)
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	return data, nil
 }
 
 // Parse decodes and checks data as the content of a file called name, which need not

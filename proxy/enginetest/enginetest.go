@@ -81,7 +81,7 @@ func newStore(t *testing.T) *tls.Store {
 }
 
 // patience bounds every wait.
-const patience = 60 * time.Second
+const patience = 20 * time.Second
 
 // pipe returns both ends of a TCP connection over loopback.
 func pipe(t *testing.T) (near, far *net.TCPConn) {
