@@ -2,14 +2,17 @@ package evented
 
 import (
 	"context"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/enginetest"
+	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
 
@@ -22,14 +25,7 @@ func TestEngineStdlib(t *testing.T) { testEngine(t) }
 
 func testEngine(t *testing.T) {
 	t.Helper()
-	g, err := New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { g.Run(ctx); close(done) }()
-	defer func() { cancel(); <-done }()
+	g := startGroup(t)
 	enginetest.Run(t, func(t *testing.T, opt *engine.Options, obs engine.Observer, client, backend enginetest.Leg) engine.Session {
 		s, err := g.Start(opt, obs, newLeg(t, client), newLeg(t, backend))
 		if err != nil {
@@ -37,6 +33,20 @@ func testEngine(t *testing.T) {
 		}
 		return s
 	})
+}
+
+// startGroup runs two loops until the test ends.
+func startGroup(t *testing.T) *Group {
+	t.Helper()
+	g, err := New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { g.Run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return g
 }
 
 func newLeg(t *testing.T, l enginetest.Leg) Leg {
@@ -67,4 +77,49 @@ func engineOf(t *testing.T) tls.Engine {
 		return tls.EngineStdlib
 	}
 	return tls.EngineAuto
+}
+
+// ended is the codec of a peer that had said its last before the connection came to the
+// loop: there is nothing to read that would tell.
+type ended struct{}
+
+func (ended) Open(in, _, reply []byte) ([]byte, int, []byte, bool, error) {
+	return nil, len(in), reply, false, io.EOF
+}
+func (ended) Seal(dst []byte, _ [][]byte) ([]byte, error) { return dst, nil }
+func (ended) CloseNotify(dst []byte) []byte               { return dst }
+
+// result is an observer that keeps the end.
+type result chan engine.Result
+
+func (result) Count(relay.Side, *relay.Counters, int) {}
+func (result) Closing()                               {}
+func (r result) Done(res engine.Result)               { r <- res }
+
+// TestPeerThatEndedBefore: what a codec knows already is asked for when the session
+// begins, without an event of the socket.
+func TestPeerThatEndedBefore(t *testing.T) {
+	g := startGroup(t)
+	var near, far [2]int
+	for i := range near {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near[i], far[i] = fds[0], fds[1]
+		defer unix.Close(fds[1])
+	}
+	done := make(result, 1)
+	opt := &engine.Options{Relay: relay.Options{CloseTimeout: 100 * time.Millisecond}}
+	if _, err := g.Start(opt, done, Leg{FD: near[0], Codec: ended{}}, Leg{FD: near[1]}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case res := <-done:
+		if res.Cause != relay.ClientGone {
+			t.Errorf("ended by %v, want %v", res.Cause, relay.ClientGone)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the session goes on without its client")
+	}
 }

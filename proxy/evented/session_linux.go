@@ -63,8 +63,13 @@ func (s *Session) begin(client, backend Leg) {
 		if len(leg.Plain) > 0 && !s.done {
 			s.feed(relay.Side(side), leg.Plain)
 		}
-		if len(leg.Wire) > 0 && !s.done {
+		switch {
+		case s.done:
+		case len(leg.Wire) > 0:
 			s.legs[side].conn.Inject(leg.Wire)
+		case leg.Codec != nil:
+			// It may know of an end that no event of the socket will tell.
+			s.open(relay.Side(side), s.legs[side].conn, nil)
 		}
 	}
 }
