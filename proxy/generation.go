@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"reflect"
 	"time"
@@ -47,10 +48,7 @@ type ListenerView struct {
 func (g *Generation) Listeners() []ListenerView {
 	views := make([]ListenerView, len(g.endpoints))
 	for i, e := range g.endpoints {
-		e.ln.limits.mu.Lock()
-		n := e.ln.limits.total
-		e.ln.limits.mu.Unlock()
-		views[i] = ListenerView{Name: e.Name, Address: e.ln.socket.Addr().String(), TLS: e.store != nil, Sessions: n}
+		views[i] = ListenerView{Name: e.Name, Address: e.ln.socket.Addr().String(), TLS: e.store != nil, Sessions: e.ln.limits.count()}
 		if e.store != nil {
 			views[i].Certificates = e.store.Certificates()
 		}
@@ -157,7 +155,11 @@ func (n *Next) listen(s ListenerSettings) error {
 		if err != nil {
 			return err
 		}
-		ln = &listener{srv: n.srv, socket: socket.(*net.TCPListener)}
+		places := n.srv.places[s.key()]
+		if places == nil {
+			places = &limits{}
+		}
+		ln = &listener{srv: n.srv, socket: socket.(*net.TCPListener), limits: places}
 		n.bound = append(n.bound, ln)
 	}
 	if before != nil && before.store == store && reflect.DeepEqual(s, before.ListenerSettings) {
@@ -237,6 +239,12 @@ func (n *Next) commitListeners(before *Generation) {
 		}
 	}
 	s.listeners = listeners
+	// Of a listener that is gone the places are kept while they are taken: should it come
+	// back, they are.
+	for key, ln := range listeners {
+		s.places[key] = ln.limits
+	}
+	maps.DeleteFunc(s.places, func(key string, l *limits) bool { return listeners[key] == nil && l.count() == 0 })
 }
 
 // close ends accepting; connections that were accepted go on.

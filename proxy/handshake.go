@@ -126,7 +126,7 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 		h.srv.stats.shed("shutdown")
 		return refuse(http.StatusServiceUnavailable, "shutdown", "shutting down").later().with("Connection", "close")
 	}
-	limits := &h.endpoint.ln.limits
+	limits := h.endpoint.ln.limits
 	if ref = limits.admit(h.endpoint.Limits, h.origin.client); ref != nil {
 		h.srv.stats.shed(ref.result)
 		return ref
@@ -273,7 +273,7 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 		Subprotocol: u.subprotocol, RequestID: h.requestID, stats: h.route.stats, log: h.srv.log,
 		active: h.route.stats.enter(h.endpoint.Name),
 	}
-	s.ended = h.srv.sessionEnded(&h.endpoint.ln.limits)
+	s.ended = h.srv.sessionEnded(h.endpoint.ln.limits)
 	u.backend.Live.Open()
 	h.srv.stats.sessions.Add(1)
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)

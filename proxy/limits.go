@@ -32,6 +32,13 @@ func (l *limits) admit(b ListenerLimits, client netip.Addr) *refusal {
 	return nil
 }
 
+// count returns the sessions that have a place.
+func (l *limits) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
+
 func (l *limits) release(client netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -79,6 +79,27 @@ func TestMaxSessions(t *testing.T) {
 	}
 }
 
+// TestMaxSessionsOverAListenersReturn: sessions keep their places while their listener is
+// away, so that it does not come back with room for as many again.
+func TestMaxSessionsOverAListenersReturn(t *testing.T) {
+	t.Parallel()
+	settings := defaults(echoBackend(t))
+	settings.Listeners[0].Address = freeAddr(t)
+	settings.Listeners[0].Limits.MaxSessions = 1
+	e := startEdge(t, settings)
+	held := e.open("/")
+	without := settings
+	without.Listeners = []ListenerSettings{{Name: "other", Address: "127.0.0.1:0", Limits: settings.Listeners[0].Limits}}
+	e.apply(without)
+	e.apply(settings)
+	if res, _ := e.ask(upgradeRequest("/")); res.StatusCode != 503 {
+		t.Errorf("got %s, want 503 while the first session is open", res.Status)
+	}
+	held.Close()
+	e.eventually("the place is free", func() bool { return e.Current().Listeners()[0].Sessions == 0 })
+	e.open("/")
+}
+
 // TestMaxSessionsAtOnce admits exactly as many of those that come together.
 func TestMaxSessionsAtOnce(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ type listener struct {
 	srv      *Server
 	socket   *net.TCPListener
 	endpoint atomic.Pointer[endpoint]
-	limits   limits
+	limits   *limits // outlives it while there are sessions
 	stop     context.CancelFunc
 }
 

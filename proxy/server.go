@@ -39,6 +39,7 @@ type Server struct {
 
 	applying  sync.Mutex // one configuration at a time
 	listeners map[string]*listener
+	places    map[string]*limits // by listener, former ones included
 	pools     map[string]*pool
 }
 
@@ -46,7 +47,7 @@ type Server struct {
 // is committed. log gets one line when a session opens and one when it ends.
 func NewServer(log *zap.Logger) *Server {
 	s := &Server{log: log, ids: newIDs(time.Now()), sessions: newSessions(),
-		listeners: map[string]*listener{}, pools: map[string]*pool{}}
+		listeners: map[string]*listener{}, places: map[string]*limits{}, pools: map[string]*pool{}}
 	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
 	}))
