@@ -192,6 +192,10 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	for name, values := range endToEnd(u.res.Header) {
 		w.Header()[name] = values
 	}
+	if wants := u.res.Header["Upgrade"]; u.res.StatusCode == http.StatusUpgradeRequired && len(wants) > 0 {
+		// Of one hop, but the answer says nothing without it (RFC 9110 §15.5.22).
+		w.Header()["Upgrade"], w.Header()["Connection"] = wants, []string{"Upgrade"}
+	}
 	w.WriteHeader(u.res.StatusCode)
 	u.limit.N = 1 << 62
 	u.stream.SetDeadline(time.Time{}) // those of the attempt

@@ -249,6 +249,8 @@ func TestBackendAnswersItself(t *testing.T) {
 		{"to the end of the connection", "HTTP/1.1 200 OK\r\n\r\n" + long, 200, http.Header{}, long},
 		{"headers of its connection are its own", "HTTP/1.1 403 Forbidden\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nX-End: 1\r\nContent-Length: 0\r\n\r\n",
 			403, http.Header{"X-End": {"1"}, "Content-Length": {"0"}}, ""},
+		{"426 with what it wants", "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n", 426,
+			http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Content-Length": {"0"}}, ""},
 		{"behind a 103", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404,
 			http.Header{"Content-Length": {"0"}}, ""},
 	}
