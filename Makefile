@@ -17,6 +17,9 @@ build: ## bin/tidegate
 
 test: ## every test, with the race detector; builds or installs what they need
 	test/run.sh -race ./...
+# The detector keeps memory of its own, so that only a run without it shows what a
+# thousand reloads leave behind.
+	test/run.sh -run '^TestReloads$$' ./test
 
 lint: ## format, vet, static analysis, dependencies and other systems
 	test/lint.sh
