@@ -52,14 +52,14 @@ func runCommand() *cobra.Command {
 }
 
 // runLoops sets the number of event loops; 0 is one for each CPU that the process may use.
-// The scheduler gets one thread more than there are loops: with all of them busy,
-// handshakes still get their turn.
+// A loop with something to do keeps its processor of Go's, see package loop; handshakes
+// get as many of their own.
 func (e *edge) runLoops(n int) {
 	if n == 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
 	e.srv.Loops = n
-	runtime.GOMAXPROCS(n + 1)
+	runtime.GOMAXPROCS(2 * n)
 }
 
 // newLogger logs to stderr, where a supervisor expects it.

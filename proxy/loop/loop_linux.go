@@ -3,7 +3,6 @@ package loop
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,6 +19,12 @@ const (
 	// readsPerTurn is how often a connection is read before the others get their turn.
 	readsPerTurn  = 4
 	eventsPerWait = 256
+
+	// patience is how long, in milliseconds, a loop that has had events lately waits for
+	// more with its processor in hand, and liveliness how often in a row in vain; see
+	// Loop.wait.
+	patience   = 10
+	liveliness = 2
 )
 
 // Loop is one event loop.
@@ -30,7 +35,7 @@ type Loop struct {
 	mail    mailbox
 	load    atomic.Int64 // connections, adopted ones that are on their way included
 	ending  bool
-	busy    bool // the last wait found more than one event
+	lively  int8 // waits left until the loop counts as idle
 	start   time.Time
 	now     time.Duration
 	conns   []*Conn // by descriptor
@@ -109,11 +114,8 @@ func (l *Loop) Reserve(n int) { l.load.Add(int64(n)) }
 // end begins the end of the loop.
 func (l *Loop) end() { l.ending = true }
 
-// run is the loop's goroutine, on a thread of its own: a thread that blocks in
-// epoll_wait keeps no other goroutine waiting, and wakes without the scheduler.
+// run is the loop's goroutine.
 func (l *Loop) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, eventsPerWait)
 	for !l.ending {
 		n := l.wait(events)
@@ -132,36 +134,49 @@ func (l *Loop) run() {
 	l.close()
 }
 
-// wait returns the next events. While there is work it looks without blocking, of which
-// the runtime need not be told; a loop that was just idle blocks at once, since looking
-// first would only be one more system call before it.
+// wait returns the next events. A loop that has had some lately waits for more without
+// telling the runtime: between messages that follow each other neither the scheduler nor
+// its monitor has anything to do for it. When the runtime needs the goroutine to stop it
+// interrupts the wait with a signal. Only after a silence does the loop block as the
+// runtime knows it, and gives its processor to others.
 func (l *Loop) wait(events []unix.EpollEvent) int {
 	if len(l.again) > 0 || l.mail.any.Load() {
-		return epollPoll(l.epoll, events)
-	}
-	if l.busy {
-		if n := epollPoll(l.epoll, events); n > 0 {
-			return n
-		}
+		return epollWait(l.epoll, events, 0)
 	}
 	timeout := -1
 	if next, ok := l.wheel.next(); ok {
 		timeout = int(max(0, next-l.clock())/time.Millisecond) + 1
 	}
+	if l.lively > 0 {
+		short := patience
+		if timeout >= 0 && timeout < short {
+			short = timeout
+		}
+		n := epollWait(l.epoll, events, short)
+		if n > 0 {
+			l.lively = liveliness
+		} else {
+			l.lively--
+		}
+		return n
+	}
 	n, err := unix.EpollWait(l.epoll, events, timeout)
 	if err != nil && err != unix.EINTR {
 		panic(fmt.Sprintf("loop: epoll_wait: %v", err)) // the descriptor is ours and valid
 	}
-	l.busy = n > 1
+	if n > 0 {
+		l.lively = liveliness
+	}
 	return max(n, 0)
 }
 
 // clock is the time now; within a turn Now is cheaper.
 func (l *Loop) clock() time.Duration { return time.Since(l.start) + 1 }
 
-// epollPoll looks for events without blocking, and so without the runtime's knowledge.
-func epollPoll(epoll int, events []unix.EpollEvent) int {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+// epollWait waits for some milliseconds without the runtime's knowledge. An interrupted
+// wait has no events.
+func epollWait(epoll int, events []unix.EpollEvent, ms int) int {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
 	if errno != 0 {
 		return 0
 	}
