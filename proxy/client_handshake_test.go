@@ -134,7 +134,7 @@ func TestSubprotocolIsNegotiatedEndToEnd(t *testing.T) {
 	if got := c.upgraded().Header["Sec-Websocket-Protocol"]; len(got) != 1 || got[0] != "chat.v2" {
 		t.Errorf("got subprotocol %q, want the backend's choice, chat.v2", got)
 	}
-	if got := e.session(c).Subprotocol; got != "chat.v2" {
+	if got := e.session(c).Info().Subprotocol; got != "chat.v2" {
 		t.Errorf("the session's subprotocol is %q", got)
 	}
 	c.Close()

@@ -379,7 +379,7 @@ func (e *testEdge) session(c *rawConn) (s *Session) {
 	e.t.Helper()
 	local := c.LocalAddr().String()
 	e.eventually("the session is open", func() bool {
-		for _, x := range e.Sessions(func(x *Session) bool { return x.Client.String() == local }) {
+		for _, x := range e.Sessions(func(x *Session) bool { return x.Info().Client.String() == local }) {
 			s = x
 		}
 		return s != nil

@@ -10,6 +10,7 @@ import (
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/evented"
 	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/tls"
 )
 
 // engines are what sessions run on: event loops, or goroutines where there is no loop.
@@ -61,6 +62,9 @@ func (l *leg) detach(fd int) evented.Leg {
 	out := evented.Leg{FD: fd, Plain: l.head}
 	if l.tls != nil {
 		codec, wire, plain := l.tls.Detach()
+		if layer, ok := codec.(*tls.Layer); ok {
+			layer.Forget()
+		}
 		out.Codec, out.Wire, out.Plain = codec, wire, append(out.Plain, plain...)
 	}
 	l.stream.Close()

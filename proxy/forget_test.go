@@ -7,8 +7,9 @@ import "testing"
 func TestForget(t *testing.T) {
 	s := stats{routes: map[string]*RouteStats{}, sheds: map[string]uint64{}}
 	rs := s.route("chat")
-	gone, stays := rs.enter("gone"), rs.enter("stays")
-	stays.Add(-1)
+	rs.enter("gone")
+	rs.enter("stays")
+	rs.leave("stays")
 	present := map[string]bool{"chat": true}
 	forget := func(routes map[string]bool) { s.forget(routes, map[string]bool{"stays": true}) }
 
@@ -16,18 +17,18 @@ func TestForget(t *testing.T) {
 	if active := rs.view().Active; len(active) != 2 || active["gone"] != 1 || active["stays"] != 0 {
 		t.Errorf("with a session on each listener's past or present: %v", active)
 	}
-	gone.Add(-1)
+	rs.leave("gone")
 	forget(present)
 	if active := rs.view().Active; len(active) != 1 || active["stays"] != 0 {
 		t.Errorf("after the last session of a listener that is gone: %v", active)
 	}
 
-	stays.Add(1)
+	rs.enter("stays")
 	forget(nil)
 	if s.routes["chat"] != rs {
 		t.Error("a route with a session was forgotten")
 	}
-	stays.Add(-1)
+	rs.leave("stays")
 	forget(nil)
 	if s.routes["chat"] != nil {
 		t.Error("a route without sessions was kept")

@@ -226,7 +226,7 @@ func TestTwoListenersOnFreePorts(t *testing.T) {
 		c := dialRaw(t, v.Address)
 		c.send(upgradeRequest("/"))
 		c.upgraded()
-		if got := e.session(c).Listener; got != v.Name {
+		if got := e.session(c).Info().Listener; got != v.Name {
 			t.Errorf("%s answers for %s", got, v.Name)
 		}
 		c.Close()
@@ -720,7 +720,7 @@ func TestReloadsUnderTraffic(t *testing.T) {
 
 func idsOf(sessions []*Session) (ids []string) {
 	for _, s := range sessions {
-		ids = append(ids, s.ID)
+		ids = append(ids, s.ID())
 	}
 	return ids
 }

@@ -270,22 +270,16 @@ func (h *handshake) answer(u *upstream) []byte {
 
 // open is the transition from handshaking to open.
 func (h *handshake) open(u *upstream, clientHead []byte) {
-	number, id := h.srv.ids.new()
-	s := &Session{
-		ID: id, number: number, Listener: h.endpoint.Name, Route: h.route.Name, Pool: h.route.pool.Name, Backend: u.backend,
-		Client: h.conn.remote, ClientIP: h.origin.client, Opened: time.Now(), Host: h.r.Host, Path: h.r.URL.Path,
-		Subprotocol: u.subprotocol, RequestID: h.requestID, stats: h.route.stats, log: h.srv.log,
-		active: h.route.stats.enter(h.endpoint.Name),
-	}
-	s.ended = h.srv.sessionEnded(h.endpoint.ln.limits)
+	s := newSession(h.place(), u.backend, &SessionInfo{Client: h.conn.remote, ClientIP: h.origin.client, Host: h.r.Host,
+		Path: h.r.URL.Path, Subprotocol: u.subprotocol, RequestID: h.requestID})
+	h.route.stats.enter(h.endpoint.Name)
 	u.backend.Live.Open()
 	h.srv.stats.sessions.Add(1)
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
 	h.conn.head = clientHead
-	running := h.srv.engines.start(h.route.engine, (*observed)(s), &h.conn.leg, u.opened())
-	s.engine.Store(&running)
+	s.engine = h.srv.engines.start(h.route.engine, (*observed)(s), &h.conn.leg, u.opened())
 	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
@@ -294,11 +288,10 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	}
 }
 
-// sessionEnded is what the server does when a session has ended.
-func (s *Server) sessionEnded(l *limits) func(*Session) {
-	return func(x *Session) {
-		x.Backend.Live.Close()
-		l.release(x.ClientIP)
-		s.sessions.remove(x)
-	}
+// place is where the session will be counted.
+func (h *handshake) place() *place {
+	return h.route.place(h.endpoint, func() *place {
+		return &place{srv: h.srv, stats: h.route.stats, limits: h.endpoint.ln.limits,
+			listener: h.endpoint.Name, route: h.route.Name, pool: h.route.pool.Name}
+	})
 }

@@ -139,7 +139,7 @@ func TestRequestID(t *testing.T) {
 		if kept := given != "" && len(given) <= 200; kept && id != given || !kept && !made.MatchString(id) {
 			t.Errorf("%.30q became %.30q", given, id)
 		}
-		if got := e.session(c).RequestID; got != id {
+		if got := e.session(c).Info().RequestID; got != id {
 			t.Errorf("the session has %q, the backend %q", got, id)
 		}
 		if ids[id] {

@@ -156,7 +156,7 @@ func TestMaxSessionsPerIP(t *testing.T) {
 	if got := e.Totals().Shed["max_sessions_per_ip"]; got != 3 {
 		t.Errorf("counted %d, want 3", got)
 	}
-	if got := e.session(first).ClientIP.String(); got != "1.1.1.1" {
+	if got := e.session(first).ClientIP().String(); got != "1.1.1.1" {
 		t.Errorf("the session's client is %s", got)
 	}
 	first.Close()

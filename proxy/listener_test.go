@@ -309,7 +309,7 @@ func TestListeners(t *testing.T) {
 		c.send(upgradeRequest("/"))
 		c.upgraded()
 	}
-	if got := e.session(secure).Listener + " " + e.session(plain).Listener; got != "edge plain" {
+	if got := e.session(secure).Info().Listener + " " + e.session(plain).Info().Listener; got != "edge plain" {
 		t.Errorf("the sessions are of the listeners %s", got)
 	}
 	if got := e.route("all").Active; got["edge"] != 1 || got["plain"] != 1 {

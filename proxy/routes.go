@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
@@ -20,6 +21,17 @@ type route struct {
 	engine  *engine.Options
 	pool    *poolView
 	stats   *RouteStats
+	places  sync.Map // *endpoint → *place
+}
+
+// place returns the place of the route's sessions on a listener, a new one if there is none
+// yet.
+func (r *route) place(e *endpoint, fresh func() *place) *place {
+	if p, ok := r.places.Load(e); ok {
+		return p.(*place)
+	}
+	p, _ := r.places.LoadOrStore(e, fresh())
+	return p.(*place)
 }
 
 type headerCondition struct{ name, value string }

@@ -20,7 +20,8 @@ type Server struct {
 	// 0, or on a system without epoll, each session runs on goroutines of its own.
 	Loops int
 
-	log *zap.Logger
+	started time.Time
+	log     *zap.Logger
 	// noise is the logger for what any stranger can cause: it lets a burst through and
 	// thins out the rest.
 	noise    *zap.Logger
@@ -46,7 +47,8 @@ type Server struct {
 // NewServer returns an edge without a configuration; nothing runs before the first one
 // is committed. log gets one line when a session opens and one when it ends.
 func NewServer(log *zap.Logger) *Server {
-	s := &Server{log: log, ids: newIDs(time.Now()), sessions: newSessions(),
+	now := time.Now()
+	s := &Server{started: now, log: log, ids: newIDs(now), sessions: newSessions(),
 		listeners: map[string]*listener{}, places: map[string]*limits{}, pools: map[string]*pool{}}
 	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
@@ -89,7 +91,7 @@ func (s *Server) Ready() bool { return s.current.Load().Number > 0 && !s.stoppin
 func (s *Server) Stopping() bool { return s.stopping.Load() }
 
 // Session returns a live session, or nil.
-func (s *Server) Session(id string) *Session { return s.sessions.get(id) }
+func (s *Server) Session(id string) *Session { return s.sessions.get(sessionNumber(id)) }
 
 // Sessions returns the live sessions that match, oldest first; nil matches all.
 func (s *Server) Sessions(match func(*Session) bool) []*Session { return s.sessions.list(match) }

@@ -27,25 +27,83 @@ const (
 // String returns the state as it stands in the API.
 func (s State) String() string { return [...]string{"open", "closing", "closed"}[s] }
 
-// Session is one client WebSocket and its upstream leg. All of it but the counters and
-// the state is fixed when it opens.
+// Session is one client WebSocket and its upstream leg. There may be a million of them, so
+// it holds what sessions do not share, and that packed; Info unpacks it. All of it but the
+// counters and the state is fixed when it opens.
 type Session struct {
-	ID                        string
-	Listener, Route, Pool     string
-	Backend                   *balance.Backend
-	Client                    netip.AddrPort // the connection's other end
-	ClientIP                  netip.Addr     // the client, by trusted proxies' word
-	Opened                    time.Time
-	Host, Path                string
-	Subprotocol, RequestID    string
-	number                    uint64
-	state                     atomic.Uint32
-	engine                    atomic.Pointer[engine.Session]
-	ended                     func(*Session)
-	stats                     *RouteStats
-	active                    *atomic.Int64
-	log                       *zap.Logger
+	Backend *balance.Backend
+
+	place    *place
+	engine   engine.Session // set before the session can be found
+	number   uint64
+	opened   time.Duration // after the server's start
+	client   netip.AddrPort
+	clientIP *netip.Addr // nil: the client's address is that of its connection
+	text     string      // host, path, subprotocol and request id, cut at
+	cuts     [3]uint32
+	state    atomic.Uint32
+
 	messages, frames, payload [2]atomic.Uint64
+}
+
+// place is what the sessions of a route on a listener have in common.
+type place struct {
+	srv                   *Server
+	stats                 *RouteStats
+	limits                *limits
+	listener, route, pool string
+}
+
+// SessionInfo is what is known of a session from its beginning on.
+type SessionInfo struct {
+	ID                     string // sorts by age
+	Listener, Route, Pool  string
+	Client                 netip.AddrPort // the connection's other end
+	ClientIP               netip.Addr     // the client, by trusted proxies' word
+	Opened                 time.Time
+	Host, Path             string
+	Subprotocol, RequestID string
+}
+
+// newSession packs what is known of a session but for its ID and the time, and without
+// what its place knows.
+func newSession(p *place, b *balance.Backend, i *SessionInfo) *Session {
+	s := &Session{place: p, Backend: b, number: p.srv.ids.new(), opened: time.Since(p.srv.started), client: i.Client}
+	if i.ClientIP != i.Client.Addr() {
+		s.clientIP = &i.ClientIP
+	}
+	end := 0
+	for k, text := range []string{i.Host, i.Path, i.Subprotocol} {
+		end += len(text)
+		s.cuts[k] = uint32(end)
+	}
+	s.text = i.Host + i.Path + i.Subprotocol + i.RequestID
+	return s
+}
+
+// Info returns what is known of the session from its beginning on.
+func (s *Session) Info() SessionInfo {
+	c := s.cuts
+	return SessionInfo{ID: s.ID(), Listener: s.place.listener, Route: s.place.route, Pool: s.place.pool,
+		Client: s.client, ClientIP: s.ClientIP(), Opened: s.place.srv.started.Add(s.opened),
+		Host: s.text[:c[0]], Path: s.text[c[0]:c[1]], Subprotocol: s.text[c[1]:c[2]], RequestID: s.text[c[2]:]}
+}
+
+// ID returns the name of the session. IDs sort by age.
+func (s *Session) ID() string { return sessionID(s.number) }
+
+// Route returns the name of the session's route.
+func (s *Session) Route() string { return s.place.route }
+
+// Pool returns the name of the session's pool.
+func (s *Session) Pool() string { return s.place.pool }
+
+// ClientIP returns the client's address, by trusted proxies' word.
+func (s *Session) ClientIP() netip.Addr {
+	if s.clientIP != nil {
+		return *s.clientIP
+	}
+	return s.client.Addr()
 }
 
 // State returns where the session stands.
@@ -62,17 +120,11 @@ func (s *Session) Counts(from relay.Side) Count {
 // Close ends the session with a Close of the edge's: code and reason for the client,
 // 1001 for the backend. It does not wait.
 func (s *Session) Close(code ws.StatusCode, reason string) {
-	if e := s.engine.Load(); e != nil {
-		(*e).Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
-	}
+	s.engine.Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
 }
 
 // kill ends the session at once.
-func (s *Session) kill() {
-	if e := s.engine.Load(); e != nil {
-		(*e).Kill()
-	}
-}
+func (s *Session) kill() { s.engine.Kill() }
 
 // observed is a session as its engine sees it: engine.Observer.
 type observed Session
@@ -93,17 +145,20 @@ func (o *observed) Done(res engine.Result) {
 	if res.Code == ws.StatusAbnormalClosure {
 		code = 0
 	}
-	s.stats.closed(CloseKey{code, res.Cause.Initiator()})
-	s.stats.SessionDuration.Observe(time.Since(s.Opened).Seconds())
-	s.active.Add(-1)
+	p := s.place
+	p.stats.closed(CloseKey{code, res.Cause.Initiator()})
+	p.stats.SessionDuration.Observe(s.age().Seconds())
+	p.stats.leave(p.listener)
 	s.logEnd(res)
-	s.ended(s)
+	s.Backend.Live.Close()
+	p.limits.release(s.ClientIP())
+	p.srv.sessions.remove(s)
 }
 
 // Count publishes what came from a side.
 func (o *observed) Count(from relay.Side, c *relay.Counters, _ int) {
 	s := (*Session)(o)
-	s.stats.add(s.number, from, c)
+	s.place.stats.add(s.number, from, c)
 	var frames uint64
 	for _, n := range c.Frames {
 		frames += n
@@ -114,13 +169,24 @@ func (o *observed) Count(from relay.Side, c *relay.Counters, _ int) {
 	*c = relay.Counters{}
 }
 
+// age is how long ago the session opened.
+func (s *Session) age() time.Duration { return time.Since(s.place.srv.started) - s.opened }
+
 func (s *Session) logOpen() {
-	s.log.Info("session opened", s.fields(zap.String("host", s.Host), zap.String("path", bounded(s.Path)), zap.String("subprotocol", s.Subprotocol))...)
+	if log := s.place.srv.log; log.Core().Enabled(zap.InfoLevel) {
+		i := s.Info()
+		log.Info("session opened", s.fields(&i, zap.String("host", i.Host), zap.String("path", bounded(i.Path)), zap.String("subprotocol", i.Subprotocol))...)
+	}
 }
 
 func (s *Session) logEnd(res engine.Result) {
+	log := s.place.srv.log
+	if !log.Core().Enabled(zap.InfoLevel) {
+		return
+	}
+	i := s.Info()
 	up, down := s.Counts(relay.Client), s.Counts(relay.Backend)
-	fields := s.fields(zap.Duration("duration", time.Since(s.Opened)),
+	fields := s.fields(&i, zap.Duration("duration", s.age()),
 		zap.Uint64("messages_upstream", up.Messages), zap.Uint64("bytes_upstream", up.Bytes),
 		zap.Uint64("messages_downstream", down.Messages), zap.Uint64("bytes_downstream", down.Bytes),
 		zap.Uint16("code", uint16(res.Code)), zap.String("initiator", res.Cause.Initiator()), zap.Stringer("cause", res.Cause))
@@ -136,13 +202,13 @@ func (s *Session) logEnd(res engine.Result) {
 	if res.BackendErr != nil {
 		fields = append(fields, zap.NamedError("backend_error", res.BackendErr))
 	}
-	s.log.Info("session ended", fields...)
+	log.Info("session ended", fields...)
 }
 
-func (s *Session) fields(more ...zap.Field) []zap.Field {
-	return append([]zap.Field{zap.String("session", s.ID), zap.String("listener", s.Listener), zap.String("route", s.Route),
-		zap.String("pool", s.Pool), zap.String("backend", s.Backend.ID), zap.Stringer("client", s.Client),
-		zap.Stringer("client_ip", s.ClientIP), zap.String("request_id", s.RequestID)}, more...)
+func (s *Session) fields(i *SessionInfo, more ...zap.Field) []zap.Field {
+	return append([]zap.Field{zap.String("session", i.ID), zap.String("listener", i.Listener), zap.String("route", i.Route),
+		zap.String("pool", i.Pool), zap.String("backend", s.Backend.ID), zap.Stringer("client", i.Client),
+		zap.Stringer("client_ip", i.ClientIP), zap.String("request_id", i.RequestID)}, more...)
 }
 
 // bounded cuts what a client chose the length of.
@@ -153,8 +219,8 @@ func bounded(s string) string {
 	return s
 }
 
-// ids makes session ids that sort by age: 13 digits in base 36 of a number that begins
-// with the process's start, so that ids of two processes do not meet.
+// ids numbers sessions, beginning with the process's start, so that the numbers of two
+// processes do not meet.
 type ids struct {
 	base uint64
 	next atomic.Uint64
@@ -162,8 +228,23 @@ type ids struct {
 
 func newIDs(now time.Time) *ids { return &ids{base: uint64(now.UnixMilli()) << 20} }
 
-func (i *ids) new() (number uint64, id string) {
-	number = i.base + i.next.Add(1)
-	id = strconv.FormatUint(number, 36)
-	return number, strings.Repeat("0", max(0, 13-len(id))) + id
+func (i *ids) new() uint64 { return i.base + i.next.Add(1) }
+
+// idLen is the length of a session's ID.
+const idLen = 13
+
+// sessionID is the name of a session by its number, so that names sort by age: in base 36,
+// with leading zeros.
+func sessionID(number uint64) string {
+	id := strconv.FormatUint(number, 36)
+	return strings.Repeat("0", max(0, idLen-len(id))) + id
+}
+
+// sessionNumber is the reverse of sessionID; 0 is no session's.
+func sessionNumber(id string) uint64 {
+	n, err := strconv.ParseUint(id, 36, 64)
+	if err != nil || sessionID(n) != id {
+		return 0
+	}
+	return n
 }

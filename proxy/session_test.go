@@ -120,8 +120,8 @@ func TestSessionEnds(t *testing.T) {
 				}
 			}
 			e.idle()
-			if s.State() != StateClosed || e.Session(s.ID) != nil {
-				t.Errorf("the session is %s, found: %v", s.State(), e.Session(s.ID) != nil)
+			if s.State() != StateClosed || e.Session(s.ID()) != nil {
+				t.Errorf("the session is %s, found: %v", s.State(), e.Session(s.ID()) != nil)
 			}
 			up, down := s.Counts(relay.Client), s.Counts(relay.Backend)
 			if up.Messages != 1 || up.Bytes != 8 || down.Messages != 2 || down.Bytes != 13 {
@@ -186,8 +186,8 @@ func checkEnd(t *testing.T, e *testEdge, s *Session, key CloseKey, cause string,
 	if len(opened) != 1 || len(ended) != 1 {
 		t.Fatalf("%d lines at the opening, %d at the end", len(opened), len(ended))
 	}
-	who := map[string]any{"session": s.ID, "listener": "edge", "route": "all", "pool": "apps", "backend": s.Backend.ID,
-		"client": s.Client.String(), "request_id": s.RequestID}
+	who := map[string]any{"session": s.ID(), "listener": "edge", "route": "all", "pool": "apps", "backend": s.Backend.ID,
+		"client": s.Info().Client.String(), "request_id": s.Info().RequestID}
 	what := map[string]any{"messages_upstream": uint64(1), "bytes_upstream": uint64(8), "messages_downstream": uint64(2), "bytes_downstream": uint64(13),
 		"initiator": key.Initiator, "cause": cause}
 	start, end := opened[0].ContextMap(), ended[0].ContextMap()
@@ -236,7 +236,7 @@ func TestSessionStates(t *testing.T) {
 	if reason := c.wantClose(1008); reason != "first" {
 		t.Errorf("got reason %q", reason)
 	}
-	if e.Session(s.ID) != s {
+	if e.Session(s.ID()) != s {
 		t.Error("a session that is closing is not shown")
 	}
 	c.send(clientFrame(ws.OpClose, closeWith(1008, "")))
@@ -298,7 +298,7 @@ func TestSessionsAreListed(t *testing.T) {
 	e := startEdge(t, defaults(echoBackend(t), echoBackend(t)))
 	var want []string
 	for range 40 {
-		want = append(want, e.session(e.open("/")).ID)
+		want = append(want, e.session(e.open("/")).ID())
 	}
 	if !slices.IsSorted(want) {
 		t.Errorf("ids do not sort by age: %v", want)
@@ -307,7 +307,7 @@ func TestSessionsAreListed(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, id := range want {
-		if s := e.Session(id); s == nil || s.ID != id || len(id) != 13 {
+		if s := e.Session(id); s == nil || s.ID() != id || len(id) != 13 {
 			t.Errorf("%q leads to %v", id, s)
 		}
 	}
@@ -328,12 +328,11 @@ func TestSessionsAreListed(t *testing.T) {
 func TestSessionThatEndsBeforeItIsListed(t *testing.T) {
 	t.Parallel()
 	all := newSessions()
-	_, id := newIDs(time.Now()).new()
-	x := &Session{ID: id}
+	x := &Session{number: newIDs(time.Now()).new()}
 	x.state.Store(uint32(StateClosed))
 	all.remove(x)
 	all.add(x)
-	if all.len() != 0 || all.get(id) != nil {
+	if all.len() != 0 || all.get(x.number) != nil {
 		t.Error("it is listed")
 	}
 }

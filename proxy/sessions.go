@@ -9,50 +9,42 @@ import (
 
 const sessionShards = 32
 
-// sessions are all live ones, by id.
+// sessions are all live ones, by number.
 type sessions struct {
-	shards [sessionShards]struct {
-		sync.Mutex
-		byID map[string]*Session
-	}
-	woken chan struct{} // capacity 1: a session or a request has gone
+	shards [sessionShards]sessionShard
+	woken  chan struct{} // capacity 1: a session or a request has gone
+}
+
+type sessionShard struct {
+	sync.Mutex
+	byNumber map[uint64]*Session
 }
 
 func newSessions() *sessions {
 	s := &sessions{woken: make(chan struct{}, 1)}
 	for i := range s.shards {
-		s.shards[i].byID = map[string]*Session{}
+		s.shards[i].byNumber = map[uint64]*Session{}
 	}
 	return s
 }
 
-// shard goes by the last characters of the id, which count.
-func (s *sessions) shard(id string) *struct {
-	sync.Mutex
-	byID map[string]*Session
-} {
-	n := 0
-	for _, c := range []byte(id[max(0, len(id)-2):]) {
-		n = n*36 + int(c)
-	}
-	return &s.shards[n%sessionShards]
-}
+func (s *sessions) shard(number uint64) *sessionShard { return &s.shards[number%sessionShards] }
 
 // add makes a session known whose engine runs, so that whoever finds it can close it;
 // it may have ended already.
 func (s *sessions) add(x *Session) {
-	sh := s.shard(x.ID)
+	sh := s.shard(x.number)
 	sh.Lock()
 	defer sh.Unlock()
 	if x.State() != StateClosed {
-		sh.byID[x.ID] = x
+		sh.byNumber[x.number] = x
 	}
 }
 
 func (s *sessions) remove(x *Session) {
-	sh := s.shard(x.ID)
+	sh := s.shard(x.number)
 	sh.Lock()
-	delete(sh.byID, x.ID)
+	delete(sh.byNumber, x.number)
 	sh.Unlock()
 	s.wake()
 }
@@ -65,18 +57,18 @@ func (s *sessions) wake() {
 	}
 }
 
-func (s *sessions) get(id string) *Session {
-	sh := s.shard(id)
+func (s *sessions) get(number uint64) *Session {
+	sh := s.shard(number)
 	sh.Lock()
 	defer sh.Unlock()
-	return sh.byID[id]
+	return sh.byNumber[number]
 }
 
 func (s *sessions) len() (n int) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.Lock()
-		n += len(sh.byID)
+		n += len(sh.byNumber)
 		sh.Unlock()
 	}
 	return n
@@ -87,7 +79,7 @@ func (s *sessions) list(match func(*Session) bool) (out []*Session) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.Lock()
-		for _, x := range sh.byID {
+		for _, x := range sh.byNumber {
 			if match == nil || match(x) {
 				out = append(out, x)
 			}

@@ -33,7 +33,7 @@ type RouteStats struct {
 
 	mu     sync.Mutex
 	closes map[CloseKey]uint64
-	active map[string]*atomic.Int64 // by listener
+	active map[string]int64 // by listener
 }
 
 const trafficShards = 8
@@ -51,7 +51,7 @@ func newRouteStats(name string) *RouteStats {
 		HandshakeDuration: histogram.New(histogram.LatencyBounds()...),
 		SessionDuration:   histogram.New(histogram.LifetimeBounds()...),
 		closes:            map[CloseKey]uint64{},
-		active:            map[string]*atomic.Int64{},
+		active:            map[string]int64{},
 	}
 }
 
@@ -61,17 +61,17 @@ func (s *RouteStats) closed(k CloseKey) {
 	s.closes[k]++
 }
 
-// enter counts a session on a listener and returns the gauge that it leaves again.
-func (s *RouteStats) enter(listener string) *atomic.Int64 {
+// enter counts a session on a listener, until leave.
+func (s *RouteStats) enter(listener string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g := s.active[listener]
-	if g == nil {
-		g = new(atomic.Int64)
-		s.active[listener] = g
-	}
-	g.Add(1)
-	return g
+	s.active[listener]++
+}
+
+func (s *RouteStats) leave(listener string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active[listener]--
 }
 
 // RouteView is a route's counters at one moment.
@@ -86,7 +86,7 @@ type RouteView struct {
 }
 
 func (s *RouteStats) view() RouteView {
-	v := RouteView{Name: s.Name, Answers: s.answers(), Active: map[string]int64{}, HandshakeDuration: s.HandshakeDuration.Snapshot(),
+	v := RouteView{Name: s.Name, Answers: s.answers(), HandshakeDuration: s.HandshakeDuration.Snapshot(),
 		SessionDuration: s.SessionDuration.Snapshot()}
 	for i := range s.traffic {
 		for d := range v.Traffic {
@@ -102,10 +102,7 @@ func (s *RouteStats) view() RouteView {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.Closes = maps.Clone(s.closes)
-	for name, g := range s.active {
-		v.Active[name] = g.Load()
-	}
+	v.Closes, v.Active = maps.Clone(s.closes), maps.Clone(s.active)
 	return v
 }
 
@@ -113,8 +110,8 @@ func (s *RouteStats) view() RouteView {
 func (s *RouteStats) live() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, g := range s.active {
-		if g.Load() > 0 {
+	for _, n := range s.active {
+		if n > 0 {
 			return true
 		}
 	}
@@ -170,14 +167,14 @@ func (s *stats) route(name string) *RouteStats {
 }
 
 // forget drops the counters of routes that are not there any more and have no sessions,
-// and so the gauges of listeners.
+// and so those of listeners.
 func (s *stats) forget(routes, listeners map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.routes, func(name string, rs *RouteStats) bool { return !routes[name] && !rs.live() })
 	for _, rs := range s.routes {
 		rs.mu.Lock()
-		maps.DeleteFunc(rs.active, func(name string, g *atomic.Int64) bool { return !listeners[name] && g.Load() == 0 })
+		maps.DeleteFunc(rs.active, func(name string, n int64) bool { return !listeners[name] && n == 0 })
 		rs.mu.Unlock()
 	}
 }

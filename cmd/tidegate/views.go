@@ -90,13 +90,13 @@ func (v view) Sessions(q admin.SessionQuery) (admin.SessionPage, error) {
 		return admin.SessionPage{}, admin.ErrBadCursor
 	}
 	all := v.srv.Sessions(func(s *proxy.Session) bool {
-		return s.ID > q.Cursor && (q.Pool == "" || s.Pool == q.Pool) && (q.Backend == "" || s.Backend.ID == q.Backend) &&
-			(q.Route == "" || s.Route == q.Route) && (!q.IP.IsValid() || s.ClientIP == q.IP)
+		return (q.Pool == "" || s.Pool() == q.Pool) && (q.Backend == "" || s.Backend.ID == q.Backend) &&
+			(q.Route == "" || s.Route() == q.Route) && (!q.IP.IsValid() || s.ClientIP() == q.IP) && (q.Cursor == "" || s.ID() > q.Cursor)
 	})
 	page := admin.SessionPage{}
 	if len(all) > q.Limit {
 		all = all[:q.Limit]
-		page.Next = all[len(all)-1].ID
+		page.Next = all[len(all)-1].ID()
 	}
 	for _, s := range all {
 		page.Sessions = append(page.Sessions, sessionView(s))
@@ -113,9 +113,10 @@ func (v view) Session(id string) (admin.Session, bool) {
 }
 
 func sessionView(s *proxy.Session) admin.Session {
-	return admin.Session{ID: s.ID, Route: s.Route, Listener: s.Listener, Pool: s.Pool, Backend: s.Backend.ID, Client: s.Client.String(),
-		ClientIP: s.ClientIP.String(), State: s.State().String(), Opened: s.Opened, DurationSeconds: time.Since(s.Opened).Seconds(), Subprotocol: s.Subprotocol,
-		Host: s.Host, Path: s.Path, RequestID: s.RequestID,
+	i := s.Info()
+	return admin.Session{ID: i.ID, Route: i.Route, Listener: i.Listener, Pool: i.Pool, Backend: s.Backend.ID, Client: i.Client.String(),
+		ClientIP: i.ClientIP.String(), State: s.State().String(), Opened: i.Opened, DurationSeconds: time.Since(i.Opened).Seconds(), Subprotocol: i.Subprotocol,
+		Host: i.Host, Path: i.Path, RequestID: i.RequestID,
 		Upstream: trafficView(s.Counts(relay.Client)), Downstream: trafficView(s.Counts(relay.Backend))}
 }
 

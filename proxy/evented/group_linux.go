@@ -42,6 +42,8 @@ type Group struct {
 
 // shared is what the sessions of one loop use in turn.
 type shared struct {
+	loop      *loop.Loop
+	counts    relay.Traffic
 	out, back relay.Buffers
 	plain     []byte // for codecs that do not work in place
 	wire      []byte
@@ -55,8 +57,8 @@ func New(n int) (*Group, error) {
 		return nil, fmt.Errorf("making event loops: %w", err)
 	}
 	g := &Group{loops: loops}
-	for range loops.Loops() {
-		g.shared = append(g.shared, &shared{plain: make([]byte, loop.ScratchBytes)})
+	for i := range loops.Loops() {
+		g.shared = append(g.shared, &shared{loop: loops.Loop(i), plain: make([]byte, loop.ScratchBytes)})
 	}
 	return g, nil
 }
@@ -70,7 +72,8 @@ func (g *Group) Loops() int { return g.loops.Loops() }
 // Start begins a session. It owns the descriptors from then on, whatever it returns.
 func (g *Group) Start(opt *engine.Options, obs engine.Observer, client, backend Leg) (engine.Session, error) {
 	l := g.loops.Pick()
-	s := &Session{loop: l, shared: g.shared[l.Index()], relay: relay.New(&opt.Relay), opt: opt, obs: obs}
+	shared := g.shared[l.Index()]
+	s := &Session{shared: shared, relay: relay.New(&opt.Relay, &shared.counts), opt: opt, obs: obs}
 	s.legs[relay.Client].codec, s.legs[relay.Backend].codec = client.Codec, backend.Codec
 	l.Reserve(2)
 	err := l.Post(func() { s.begin(client, backend) })

@@ -15,49 +15,82 @@ import (
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
-// Session is one session on a loop.
+// Session is one session on a loop. It is all that an idle session costs beside its
+// sockets and codecs, which is why what only some need is in late.
 type Session struct {
-	loop    *loop.Loop
 	shared  *shared
-	relay   *relay.Relay
 	opt     *engine.Options
 	obs     engine.Observer
+	relay   relay.Relay
 	legs    [2]leg
-	timer   loop.Timer
+	late    *late // nil while both sides take what they get
 	closing bool
 	done    bool
 }
 
 // leg is one side.
 type leg struct {
-	conn  *loop.Conn
 	codec Codec
-	err   error
-	moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
-	until time.Duration // it takes nothing more: how long it is still read; 0: it does
+	conn  loop.Conn
 	ended bool
 	shut  bool
+}
+
+// late is what there is to know of a session once a side has not taken something at once,
+// or the end has begun.
+type late struct {
+	timer loop.Timer
+	sides [2]struct {
+		err   error
+		moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
+		until time.Duration // it takes nothing more: how long it is still read; 0: it does
+	}
 }
 
 func other(side relay.Side) relay.Side { return relay.Backend - side }
 
 func (s *Session) sideOf(c *loop.Conn) relay.Side {
-	if c == s.legs[relay.Client].conn {
+	if c == &s.legs[relay.Client].conn {
 		return relay.Client
 	}
 	return relay.Backend
 }
 
+func (s *Session) loop() *loop.Loop { return s.shared.loop }
+
+func (s *Session) now() time.Duration { return s.shared.loop.Now() }
+
+func (s *Session) becomeLate() *late {
+	if s.late == nil {
+		s.late = &late{timer: loop.Timer{F: s.tick}}
+	}
+	return s.late
+}
+
+// waiting reports whether bytes wait for a side.
+func (s *Session) waiting(side relay.Side) bool {
+	return s.late != nil && s.late.sides[side].moved != 0
+}
+
+// gone reports whether a side takes nothing more.
+func (s *Session) gone(side relay.Side) bool { return s.late != nil && s.late.sides[side].until != 0 }
+
+// failed notes what ended a side, if nothing has before.
+func (s *Session) failed(side relay.Side, err error) {
+	if l := &s.becomeLate().sides[side]; l.err == nil && !s.legs[side].ended {
+		l.err = err
+	}
+}
+
 // begin brings the connections to the loop and feeds what was read before.
 func (s *Session) begin(client, backend Leg) {
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
-		conn, err := s.loop.Adopt(leg.FD, s)
-		if err != nil {
+		conn := &s.legs[side].conn
+		if err := s.loop().Adopt(conn, leg.FD, s); err != nil {
 			s.refuse(relay.Side(side), client, backend, err)
 			return
 		}
 		conn.LimitReads(s.opt.BufferBytes)
-		s.legs[side].conn = conn
 	}
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
 		if len(leg.Plain) > 0 && !s.done {
@@ -69,7 +102,7 @@ func (s *Session) begin(client, backend Leg) {
 			s.legs[side].conn.Inject(leg.Wire)
 		case leg.Codec != nil:
 			// It may know of an end that no event of the socket will tell.
-			s.open(relay.Side(side), s.legs[side].conn, nil)
+			s.open(relay.Side(side), &s.legs[side].conn, nil)
 		}
 	}
 }
@@ -77,15 +110,15 @@ func (s *Session) begin(client, backend Leg) {
 // refuse ends a session that could not begin, at the side that failed.
 func (s *Session) refuse(failed relay.Side, client, backend Leg, err error) {
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
-		if c := s.legs[side].conn; c != nil {
-			c.Close()
+		if conn := &s.legs[side].conn; conn.Loop() != nil {
+			conn.Close()
 		} else {
 			unix.Close(leg.FD)
 		}
-		s.relay.End(relay.Side(side), s.loop.Now(), &s.shared.out, &s.shared.back)
+		s.relay.End(relay.Side(side), s.now(), &s.shared.out, &s.shared.back)
 		s.resetBuffers()
 	}
-	s.legs[failed].err = fmt.Errorf("%w: %w", errNoLoop, err)
+	s.failed(failed, fmt.Errorf("%w: %w", errNoLoop, err))
 	s.finish()
 }
 
@@ -133,8 +166,8 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 
 // feed gives plaintext to the relay and writes what comes of it.
 func (s *Session) feed(from relay.Side, p []byte) {
-	s.relay.Feed(from, p, s.loop.Now(), &s.shared.out, &s.shared.back) // the error is in the verdict
-	s.obs.Count(from, s.relay.Counters(from), s.loop.Index())
+	s.relay.Feed(from, p, s.now(), &s.shared.out, &s.shared.back) // the error is in the verdict
+	s.obs.Count(from, &s.shared.counts[from], s.loop().Index())
 	s.deliver(from)
 }
 
@@ -149,7 +182,7 @@ func (s *Session) deliver(from relay.Side) {
 	if s.relay.Closing() {
 		s.followClosing()
 	}
-	if s.legs[to].moved != 0 && !s.legs[from].ended && s.legs[from].conn != nil {
+	if s.waiting(to) && !s.legs[from].ended {
 		s.legs[from].conn.Pause()
 	}
 }
@@ -157,7 +190,7 @@ func (s *Session) deliver(from relay.Side) {
 // send writes to a side, at once as far as its socket takes it.
 func (s *Session) send(to relay.Side, segs [][]byte) {
 	l := &s.legs[to]
-	if len(segs) == 0 || l.conn == nil || l.until != 0 || l.shut {
+	if len(segs) == 0 || l.shut || s.gone(to) {
 		return
 	}
 	if l.codec != nil {
@@ -174,19 +207,20 @@ func (s *Session) send(to relay.Side, segs [][]byte) {
 		}
 	}
 	s.watchQueue(to)
-	if s.closing && l.moved == 0 {
-		s.relay.Progress(to, s.loop.Now())
+	if s.closing && !s.waiting(to) {
+		s.relay.Progress(to, s.now())
 	}
 }
 
 // watchQueue starts or ends the clock of a side whose queue has or has no more bytes.
 func (s *Session) watchQueue(side relay.Side) {
-	l := &s.legs[side]
-	switch {
-	case l.conn.Queued() == 0:
-		l.moved = 0
-	case l.moved == 0:
-		l.moved = s.loop.Now()
+	switch queued := s.legs[side].conn.Queued(); {
+	case queued == 0:
+		if s.late != nil {
+			s.late.sides[side].moved = 0
+		}
+	case !s.waiting(side):
+		s.becomeLate().sides[side].moved = s.now()
 		s.arm()
 	}
 }
@@ -198,15 +232,13 @@ func (s *Session) Wrote(c *loop.Conn, err error) {
 		s.broke(side, err)
 		return
 	}
-	l := &s.legs[side]
-	if l.moved = s.loop.Now(); c.Queued() == 0 {
+	l := &s.becomeLate().sides[side]
+	if l.moved = s.now(); c.Queued() == 0 {
 		l.moved = 0
-		if from := &s.legs[other(side)]; from.conn != nil {
-			from.conn.Resume()
-		}
+		s.legs[other(side)].conn.Resume()
 	}
 	if s.closing {
-		s.relay.Progress(side, s.loop.Now())
+		s.relay.Progress(side, s.now())
 		s.followClosing()
 	}
 }
@@ -214,18 +246,14 @@ func (s *Session) Wrote(c *loop.Conn, err error) {
 // broke notes that a side takes nothing more. It is still read for its last words, but
 // not for ever.
 func (s *Session) broke(side relay.Side, err error) {
-	l := &s.legs[side]
+	l := &s.becomeLate().sides[side]
 	l.moved = 0
 	if l.until == 0 {
-		l.until = s.loop.Now() + max(s.opt.Relay.CloseTimeout, 1)
-		if l.err == nil && !l.ended {
-			l.err = err
-		}
+		l.until = s.now() + max(s.opt.Relay.CloseTimeout, 1)
+		s.failed(side, err)
 		s.arm()
 	}
-	if from := &s.legs[other(side)]; from.conn != nil {
-		from.conn.Resume()
-	}
+	s.legs[other(side)].conn.Resume()
 }
 
 // Ended is the end of a side's stream: loop.Handler.
@@ -236,11 +264,11 @@ func (s *Session) end(side relay.Side, err error) {
 	if l.ended || s.done {
 		return
 	}
-	l.ended = true
-	if l.err == nil && !errors.Is(err, io.EOF) {
-		l.err = err
+	if !errors.Is(err, io.EOF) {
+		s.failed(side, err)
 	}
-	s.relay.End(side, s.loop.Now(), &s.shared.out, &s.shared.back)
+	l.ended = true
+	s.relay.End(side, s.now(), &s.shared.out, &s.shared.back)
 	s.deliver(side)
 	s.followClosing()
 }
@@ -269,10 +297,7 @@ func (s *Session) followClosing() {
 // shut ends our direction of a side behind what was written.
 func (s *Session) shut(side relay.Side) {
 	l := &s.legs[side]
-	if l.conn == nil {
-		return
-	}
-	if l.codec != nil && l.until == 0 {
+	if l.codec != nil && !s.gone(side) {
 		s.shared.wire = l.codec.CloseNotify(s.shared.wire[:0])
 		l.conn.Write(s.shared.wire)
 		s.watchQueue(side)
@@ -283,7 +308,7 @@ func (s *Session) shut(side relay.Side) {
 
 // flushed reports whether nothing waits for a side that still takes bytes.
 func (s *Session) flushed() bool {
-	return s.legs[relay.Client].moved == 0 && s.legs[relay.Backend].moved == 0
+	return !s.waiting(relay.Client) && !s.waiting(relay.Backend)
 }
 
 // finish ends the session.
@@ -292,23 +317,25 @@ func (s *Session) finish() {
 		return
 	}
 	s.done = true
-	s.loop.Stop(&s.timer)
-	for side := range s.legs {
-		if c := s.legs[side].conn; c != nil {
-			c.Close()
-		}
+	res := engine.Result{Verdict: s.relay.Verdict()}
+	if s.late != nil {
+		s.loop().Stop(&s.late.timer)
+		res.ClientErr, res.BackendErr = s.late.sides[relay.Client].err, s.late.sides[relay.Backend].err
 	}
-	s.loop.Reserve(-2)
-	go s.obs.Done(engine.Result{Verdict: s.relay.Verdict(), ClientErr: s.legs[relay.Client].err, BackendErr: s.legs[relay.Backend].err})
+	for side := range s.legs {
+		s.legs[side].conn.Close()
+	}
+	s.loop().Reserve(-2)
+	go s.obs.Done(res)
 }
 
 // Close ends the session on behalf of the edge: engine.Session.
 func (s *Session) Close(e relay.Ending) {
-	s.loop.Post(func() {
+	s.loop().Post(func() {
 		if s.done {
 			return
 		}
-		s.relay.Close(e, s.loop.Now(), &s.shared.out, &s.shared.back)
+		s.relay.Close(e, s.now(), &s.shared.out, &s.shared.back)
 		s.send(relay.Client, s.shared.out.Segments())
 		s.send(relay.Backend, s.shared.back.Segments())
 		s.resetBuffers()
@@ -318,7 +345,7 @@ func (s *Session) Close(e relay.Ending) {
 
 // Kill closes both connections as they stand: engine.Session.
 func (s *Session) Kill() {
-	s.loop.Post(func() {
+	s.loop().Post(func() {
 		for side := range s.legs {
 			s.abort(relay.Side(side), net.ErrClosed)
 		}
@@ -327,18 +354,14 @@ func (s *Session) Kill() {
 
 // abort gives a side up as it stands.
 func (s *Session) abort(side relay.Side, err error) {
-	l := &s.legs[side]
-	if s.done || l.conn == nil {
+	if s.done {
 		return
 	}
-	l.until, l.moved = s.loop.Now(), 0
-	if l.err == nil && !l.ended {
-		l.err = err
-	}
+	late, l := s.becomeLate(), &s.legs[side]
+	late.sides[side].until, late.sides[side].moved = s.now(), 0
+	s.failed(side, err)
 	l.conn.Close()
-	if from := &s.legs[other(side)]; from.conn != nil {
-		from.conn.Resume()
-	}
+	s.legs[other(side)].conn.Resume()
 	if l.ended {
 		s.followClosing()
 		return
@@ -350,41 +373,42 @@ func (s *Session) abort(side relay.Side, err error) {
 // progress, a side that takes nothing more and does not end.
 func (s *Session) arm() {
 	at := s.relay.Deadline()
+	if at == 0 && s.late == nil {
+		return
+	}
+	late := s.becomeLate()
 	sooner := func(t time.Duration) {
 		if t > 0 && (at == 0 || t < at) {
 			at = t
 		}
 	}
 	for side := range s.legs {
-		l := &s.legs[side]
+		l := &late.sides[side]
 		if l.moved != 0 && s.opt.WriteTimeout > 0 {
 			sooner(l.moved + s.opt.WriteTimeout)
 		}
-		if !l.ended {
+		if !s.legs[side].ended {
 			sooner(l.until)
 		}
 	}
 	if at == 0 {
-		s.loop.Stop(&s.timer)
+		s.loop().Stop(&late.timer)
 		return
 	}
-	if s.timer.F == nil {
-		s.timer.F = s.tick
-	}
-	s.loop.Set(&s.timer, at)
+	s.loop().Set(&late.timer, at)
 }
 
 // tick acts on what has come due.
 func (s *Session) tick() {
-	now := s.loop.Now()
+	now := s.now()
 	a := s.relay.Tick(now, &s.shared.out, &s.shared.back)
 	s.send(relay.Client, s.shared.out.Segments())
 	s.send(relay.Backend, s.shared.back.Segments())
 	s.resetBuffers()
 	for side := range s.legs {
-		l := &s.legs[side]
+		l := &s.late.sides[side]
 		switch {
-		case a.Abort[side], !l.ended && l.until != 0 && now >= l.until:
+		case a.Abort[side], !s.legs[side].ended && l.until != 0 && now >= l.until:
 			s.abort(relay.Side(side), nil)
 		case l.moved != 0 && s.opt.WriteTimeout > 0 && now >= l.moved+s.opt.WriteTimeout:
 			s.abort(relay.Side(side), os.ErrDeadlineExceeded)

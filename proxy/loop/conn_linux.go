@@ -23,34 +23,67 @@ type Handler interface {
 	Wrote(c *Conn, err error)
 }
 
-// Conn is one connection on a loop.
+// Conn is one connection on a loop. The zero value is ready for [Loop.Adopt]; it lives in
+// the struct that it is about, since there are two for each of very many sessions, and is
+// not copied.
 type Conn struct {
-	fd      int32
-	paused  bool // the handler wants nothing to read
-	ready   bool // the socket may have something to read
-	hung    bool // the peer has ended: read on until end of stream
-	ended   bool // Ended was called
-	queued  bool // stands in Loop.again
-	broken  bool // writing has failed
-	shut    bool // shutdown when the queue is empty, or done
-	closed  bool
-	limit   int32 // of a read; 0: the scratch
-	sent    int
-	queue   []byte // not taken by the socket yet, from sent on
-	kept    []byte // not taken by the handler yet
-	loop    *Loop
+	loop    *Loop // nil until it is adopted
 	handler Handler
+	held    *held // nil while nothing is held, as in almost all of them
+	fd      int32
+	limit   uint16 // of a read; 0: the scratch
+	paused  bool   // the handler wants nothing to read
+	ready   bool   // the socket may have something to read
+	hung    bool   // the peer has ended: read on until end of stream
+	ended   bool   // Ended was called
+	queued  bool   // stands in Loop.again
+	broken  bool   // writing has failed
+	shut    bool   // shutdown when the queue is empty, or done
+	closed  bool
+}
+
+// held are bytes between two turns.
+type held struct {
+	queue []byte // not taken by the socket yet, from sent on
+	sent  int
+	kept  []byte // not taken by the handler yet
+}
+
+// maxSpare bounds what a loop keeps of these for reuse.
+const maxSpare = 256
+
+// hold returns what is held, to be added to.
+func (c *Conn) hold() *held {
+	if c.held == nil {
+		c.held = c.loop.newHeld()
+	}
+	return c.held
+}
+
+// release gives back what holds nothing any more.
+func (c *Conn) release() {
+	if h := c.held; h != nil && h.queue == nil && h.kept == nil {
+		if len(c.loop.spare) < maxSpare {
+			c.loop.spare = append(c.loop.spare, h)
+		}
+		c.held = nil
+	}
 }
 
 // Loop returns the loop of the connection.
 func (c *Conn) Loop() *Loop { return c.loop }
 
 // Queued returns how many bytes the socket has not taken yet.
-func (c *Conn) Queued() int { return len(c.queue) - c.sent }
+func (c *Conn) Queued() int {
+	if c.held == nil {
+		return 0
+	}
+	return len(c.held.queue) - c.held.sent
+}
 
 // LimitReads bounds a read to n bytes, and with it what a handler can put into the queue
 // of another connection before it pauses this one. 0 is the loop's scratch.
-func (c *Conn) LimitReads(n int) { c.limit = int32(min(n, ScratchBytes)) }
+func (c *Conn) LimitReads(n int) { c.limit = uint16(min(n, ScratchBytes)) }
 
 // Pause stops reading. What the socket holds waits there.
 func (c *Conn) Pause() { c.paused = true }
@@ -81,7 +114,7 @@ func (c *Conn) read() {
 			c.later()
 			return
 		}
-		kept := copy(l.scratch, c.kept)
+		kept := c.putKept()
 		room := l.scratch[kept:]
 		if c.limit > 0 && len(room) > int(c.limit) {
 			room = room[:c.limit]
@@ -105,6 +138,14 @@ func (c *Conn) read() {
 	}
 }
 
+// putKept copies what is kept to the front of the scratch and returns how much it is.
+func (c *Conn) putKept() int {
+	if c.held == nil {
+		return 0
+	}
+	return copy(c.loop.scratch, c.held.kept)
+}
+
 // deliver hands p to the handler and keeps what it leaves.
 func (c *Conn) deliver(p []byte) {
 	used := c.handler.Data(c, p)
@@ -113,24 +154,30 @@ func (c *Conn) deliver(p []byte) {
 	}
 	rest := p[used:]
 	if len(rest) == 0 {
-		if c.kept != nil {
-			c.loop.pool.put(c.kept)
-			c.kept = nil
+		if c.held != nil {
+			c.dropKept()
+			c.release()
 		}
 		return
 	}
-	if cap(c.kept) < len(rest) {
-		c.loop.pool.put(c.kept)
-		c.kept = c.loop.pool.get(len(rest))
+	h := c.hold()
+	if cap(h.kept) < len(rest) {
+		c.loop.pool.put(h.kept)
+		h.kept = c.loop.pool.get(len(rest))
 	}
-	c.kept = append(c.kept[:0], rest...)
+	h.kept = append(h.kept[:0], rest...)
+}
+
+func (c *Conn) dropKept() {
+	c.loop.pool.put(c.held.kept)
+	c.held.kept = nil
 }
 
 // Inject presents bytes to the handler as if they had been read: those that were read
 // before the connection came to the loop.
 func (c *Conn) Inject(p []byte) {
 	for len(p) > 0 && !c.closed {
-		kept := copy(c.loop.scratch, c.kept)
+		kept := c.putKept()
 		n := copy(c.loop.scratch[kept:], p)
 		p = p[n:]
 		c.deliver(c.loop.scratch[:kept+n])
@@ -173,21 +220,23 @@ func (c *Conn) Write(p []byte) {
 }
 
 func (c *Conn) enqueue(p []byte) {
-	if need := c.Queued() + len(p); cap(c.queue)-len(c.queue) < len(p) {
-		grown := append(c.loop.pool.get(need), c.queue[c.sent:]...)
-		c.loop.pool.put(c.queue)
-		c.queue, c.sent = grown, 0
+	h := c.hold()
+	if need := c.Queued() + len(p); cap(h.queue)-len(h.queue) < len(p) {
+		grown := append(c.loop.pool.get(need), h.queue[h.sent:]...)
+		c.loop.pool.put(h.queue)
+		h.queue, h.sent = grown, 0
 	}
-	c.queue = append(c.queue, p...)
+	h.queue = append(h.queue, p...)
 }
 
 // flush writes from the queue what the socket takes.
 func (c *Conn) flush() {
 	for c.Queued() > 0 {
-		n, errno := sysSend(c.fd, c.queue[c.sent:])
+		h := c.held
+		n, errno := sysSend(c.fd, h.queue[h.sent:])
 		switch errno {
 		case 0:
-			c.sent += n
+			h.sent += n
 		case syscall.EAGAIN:
 			c.handler.Wrote(c, nil)
 			return
@@ -204,8 +253,11 @@ func (c *Conn) flush() {
 }
 
 func (c *Conn) dropQueue() {
-	c.loop.pool.put(c.queue)
-	c.queue, c.sent = nil, 0
+	if h := c.held; h != nil {
+		c.loop.pool.put(h.queue)
+		h.queue, h.sent = nil, 0
+		c.release()
+	}
 }
 
 // breakWrite is the end of what goes to the peer.
@@ -217,7 +269,7 @@ func (c *Conn) breakWrite(err error) {
 
 // CloseWrite ends our direction of the stream behind what was written.
 func (c *Conn) CloseWrite() {
-	if c.shut || c.closed {
+	if c.shut || c.closed || c.loop == nil {
 		return
 	}
 	c.shut = true
@@ -230,14 +282,16 @@ func (c *Conn) shutdown() { unix.Shutdown(int(c.fd), unix.SHUT_WR) }
 
 // Close closes the connection as it stands. The handler gets no more calls.
 func (c *Conn) Close() {
-	if c.closed {
+	if c.closed || c.loop == nil {
 		return
 	}
 	c.closed = true
 	l := c.loop
 	c.dropQueue()
-	l.pool.put(c.kept)
-	c.kept = nil
+	if c.held != nil {
+		c.dropKept()
+		c.release()
+	}
 	l.conns[c.fd] = nil
 	l.count--
 	unix.Close(int(c.fd))

@@ -45,6 +45,9 @@ func (g *Group) Run(ctx context.Context) {
 // Loops returns the number of loops.
 func (g *Group) Loops() int { return len(g.loops) }
 
+// Loop returns a loop by its index.
+func (g *Group) Loop(i int) *Loop { return g.loops[i] }
+
 // Pick returns the loop with the fewest connections.
 func (g *Group) Pick() *Loop {
 	best := g.loops[0]

@@ -44,6 +44,7 @@ type Loop struct {
 	turn    []*Conn
 	scratch []byte
 	pool    pool
+	spare   []*held // for connections that come to hold something
 	wheel   wheel
 }
 
@@ -92,19 +93,30 @@ func (l *Loop) Post(f func()) error {
 	return err
 }
 
-// Adopt makes a connection of a descriptor, which must be a non-blocking stream socket.
-// The loop owns it from then on; on an error it stays the caller's. Called on the loop.
-func (l *Loop) Adopt(fd int, h Handler) (*Conn, error) {
-	c := &Conn{fd: int32(fd), loop: l, handler: h}
+// Adopt makes c the connection of a descriptor, which must be a non-blocking stream
+// socket. The loop owns it from then on; on an error it stays the caller's, and c is as it
+// was. Called on the loop.
+func (l *Loop) Adopt(c *Conn, fd int, h Handler) error {
 	for fd >= len(l.conns) {
 		l.conns = append(l.conns, make([]*Conn, max(64, len(l.conns)))...)
 	}
 	if err := l.register(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err != nil {
-		return nil, err
+		return err
 	}
+	c.loop, c.handler, c.fd = l, h, int32(fd)
 	l.conns[fd] = c
 	l.count++
-	return c, nil
+	return nil
+}
+
+// newHeld returns an empty held, a spare one if there is any.
+func (l *Loop) newHeld() *held {
+	if n := len(l.spare); n > 0 {
+		h := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		return h
+	}
+	return new(held)
 }
 
 // Reserve counts n connections that are on their way, for the placement of others;
@@ -193,7 +205,7 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 	if c == nil {
 		return // closed earlier in this turn
 	}
-	if ev.Events&unix.EPOLLOUT != 0 && len(c.queue) > c.sent {
+	if c.held != nil && ev.Events&unix.EPOLLOUT != 0 && c.Queued() > 0 {
 		c.flush()
 	}
 	if ev.Events&^unix.EPOLLOUT != 0 && !c.closed {

@@ -84,9 +84,9 @@ func on(t testing.TB, l *Loop, f func()) {
 func adopt(t testing.TB, l *Loop, h Handler) (c *Conn, far net.Conn) {
 	t.Helper()
 	fd, far := socketPair(t)
+	c = new(Conn)
 	on(t, l, func() {
-		var err error
-		if c, err = l.Adopt(fd, h); err != nil {
+		if err := l.Adopt(c, fd, h); err != nil {
 			t.Error(err)
 		}
 	})
@@ -137,10 +137,10 @@ func TestKeptBytes(t *testing.T) {
 		if want := "aaaaa bbbbb ccccc ddddd eeeee"; string(bytes.Join(got, []byte(" "))) != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
-		c.kept = append(c.kept, "xy"...)
+		c.hold().kept = append(c.hold().kept, "xy"...)
 		c.Inject([]byte("z12345"))
-		if last := string(bytes.Join(got[5:], nil)); last != "xyz12" || string(c.kept) != "345" {
-			t.Errorf("injected: got %q and kept %q", last, c.kept)
+		if last := string(bytes.Join(got[5:], nil)); last != "xyz12" || string(c.held.kept) != "345" {
+			t.Errorf("injected: got %q and kept %q", last, c.held.kept)
 		}
 	})
 }
@@ -185,7 +185,7 @@ func TestQueueAndResume(t *testing.T) {
 		if most > ScratchBytes {
 			t.Errorf("the queue held up to %d bytes, more than one read", most)
 		}
-		if sink.queue != nil || source.kept != nil {
+		if sink.held != nil || source.held != nil {
 			t.Error("an idle connection holds a buffer")
 		}
 	})
@@ -370,7 +370,7 @@ func BenchmarkEcho(b *testing.B) {
 	l := startGroup(b, 1).Pick()
 	fd, far := socketPair(b)
 	far.SetDeadline(time.Time{})
-	on(b, l, func() { l.Adopt(fd, echo()) })
+	on(b, l, func() { l.Adopt(new(Conn), fd, echo()) })
 	p := make([]byte, 64)
 	b.ReportAllocs()
 	for b.Loop() {

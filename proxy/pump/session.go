@@ -17,12 +17,13 @@ type Leg struct {
 
 // Session is one running session. Its methods may be called from anywhere.
 type Session struct {
-	relay *relay.Relay
 	opt   *engine.Options
 	obs   engine.Observer
 	start time.Time
 
 	mu      sync.Mutex
+	relay   relay.Relay
+	counts  relay.Traffic
 	moved   sync.Cond // a writer has finished
 	legs    [2]leg
 	timer   *time.Timer
@@ -45,7 +46,8 @@ type leg struct {
 // Start begins a session, on two goroutines of its own. It owns the connections from
 // then on. opt must outlive the session.
 func Start(opt *engine.Options, obs engine.Observer, client, backend Leg) *Session {
-	s := &Session{relay: relay.New(&opt.Relay), opt: opt, obs: obs, start: time.Now(), running: 2}
+	s := &Session{opt: opt, obs: obs, start: time.Now(), running: 2}
+	s.relay = relay.New(&opt.Relay, &s.counts)
 	s.moved.L = &s.mu
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
 		leg.Conn.SetProgressTimeout(opt.WriteTimeout)

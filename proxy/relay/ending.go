@@ -8,6 +8,14 @@ import (
 	"github.com/tidegate/tidegate/proxy/frame"
 )
 
+// endBy begins the end of the session, if it has not begun: the first verdict counts.
+func (r *Relay) endBy(v Verdict) *ending {
+	if r.ending == nil {
+		r.ending = &ending{verdict: v}
+	}
+	return r.ending
+}
+
 // Close ends the session on behalf of the edge. The client gets its Close between two
 // messages; what it sends until it answers still reaches the backend, which then gets
 // its own Close. A session that is ending already is left to end as it does.
@@ -15,9 +23,10 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 	if r.Closing() {
 		return
 	}
-	r.end = Verdict{Cause: EdgeClosed, Code: e.Client, Reason: e.Reason}
-	r.out[Backend].pending = pending{afterPeer, e.Backend, e.Reason}
-	r.out[Client].pending = pending{betweenMessage, e.Client, e.Reason}
+	r.endBy(Verdict{Cause: EdgeClosed, Code: e.Client, Reason: e.Reason}).pending = [numSides]pending{
+		Client:  {betweenMessage, e.Client, e.Reason},
+		Backend: {afterPeer, e.Backend, e.Reason},
+	}
 	r.release(Client, now, toClient)
 	r.release(Backend, now, toBackend)
 	r.settle(now)
@@ -35,16 +44,14 @@ func (r *Relay) violation(from Side, err error, now time.Duration, out, back *Bu
 		codes = [numSides]ws.StatusCode{Client: ws.StatusInternalServerError, Backend: v.Code}
 		cause, reason = BackendViolation, [numSides]string{Backend: v.Text}
 	}
-	if !r.Closing() {
-		r.end = Verdict{Cause: cause, Code: codes[Client], Reason: reason[Client], Err: v}
-	}
+	e := r.endBy(Verdict{Cause: cause, Code: codes[Client], Reason: reason[Client], Err: v})
 	for _, side := range []Side{from, peer(from)} {
 		buf := out
 		if side == from {
 			buf = back
 		}
 		if !r.out[side].closeSent {
-			r.out[side].pending = pending{betweenFrames, codes[side], reason[side]}
+			e.pending[side] = pending{betweenFrames, codes[side], reason[side]}
 			r.release(side, now, buf)
 		}
 	}
@@ -60,21 +67,20 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 		return
 	}
 	in.ended = true
-	if !r.Closing() {
-		r.end = Verdict{Cause: ClientGone, Code: ws.StatusAbnormalClosure}
-		if from == Backend {
-			r.end = Verdict{Cause: BackendGone, Code: StatusServiceRestart, Reason: "backend went away"}
-		}
+	v := Verdict{Cause: ClientGone, Code: ws.StatusAbnormalClosure}
+	if from == Backend {
+		v = Verdict{Cause: BackendGone, Code: StatusServiceRestart, Reason: "backend went away"}
 	}
-	if !in.closed && !in.broken && from == Backend && !r.out[to].closeSent && r.out[to].pending.when == never {
-		r.out[to].pending = r.farewell()
+	e := r.endBy(v)
+	if !in.closed && !in.broken && from == Backend && !r.out[to].closeSent && e.pending[to].when == never {
+		e.pending[to] = r.farewell()
 	}
 	r.release(to, now, out)
-	if in.left > 0 && !in.drop && !r.out[to].closeSent && r.out[to].pending.when != never {
+	if in.left > 0 && !in.drop && !r.out[to].closeSent && e.pending[to].when != never {
 		// The peer holds part of a frame that will never be whole: no Close fits.
-		r.out[to].pending = pending{}
-		if from == Backend && r.end.Cause == BackendGone {
-			r.end.Code, r.end.Reason = ws.StatusAbnormalClosure, ""
+		e.pending[to] = pending{}
+		if from == Backend && e.verdict.Cause == BackendGone {
+			e.verdict.Code, e.verdict.Reason = ws.StatusAbnormalClosure, ""
 		}
 	}
 	r.settle(now)
@@ -91,12 +97,15 @@ func (r *Relay) farewell() pending {
 
 // release sends the pending Close of a side if its moment has come.
 func (r *Relay) release(to Side, now time.Duration, buf *Buffers) {
-	o, in := &r.out[to], &r.in[peer(to)]
-	if o.pending.when == never || o.closeSent || o.shut {
+	if r.ending == nil {
+		return
+	}
+	o, in, next := &r.out[to], &r.in[peer(to)], &r.ending.pending[to]
+	if next.when == never || o.closeSent || o.shut {
 		return
 	}
 	between := in.left == 0
-	switch o.pending.when {
+	switch next.when {
 	case betweenFrames:
 	case betweenMessage:
 		between = between && (!in.dec.Fragmented() || in.broken || in.ended || in.closed)
@@ -106,16 +115,18 @@ func (r *Relay) release(to Side, now time.Duration, buf *Buffers) {
 	if !between {
 		return
 	}
-	buf.addCopy(frame.AppendClose(nil, o.pending.code, o.pending.reason, to != Client))
-	o.closeSent, o.ours, o.pending = true, true, pending{}
-	o.deadline = 0
+	buf.addCopy(frame.AppendClose(nil, next.code, next.reason, to != Client))
+	o.closeSent, o.ours, *next = true, true, pending{}
+	r.ending.deadline[to] = 0
 	r.settle(now)
 }
 
 // settle decides which sides get nothing more and gives each side that has something to
-// do for the end the time to do it.
+// do for the end the time to do it. The session is ending.
 func (r *Relay) settle(now time.Duration) {
+	e := r.ending
 	for _, s := range []Side{Client, Backend} {
+		when := e.pending[s].when
 		o, in, other := &r.out[s], &r.in[s], &r.in[peer(s)]
 		answered := o.closeSent && in.closed
 		if !o.shut {
@@ -125,24 +136,27 @@ func (r *Relay) settle(now time.Duration) {
 				o.shut = s == Client || in.ended
 			case o.closeSent && in.broken, in.ended && !in.closed:
 				o.shut = true
-			case other.ended && !o.closeSent && o.pending.when == never:
+			case other.ended && !o.closeSent && when == never:
 				o.shut = true
 			}
 			if o.shut {
-				o.deadline = 0
+				e.deadline[s] = 0
 			}
 		}
-		if r.opt.CloseTimeout > 0 && o.deadline == 0 && (o.shut || o.closeSent || o.pending.when != never && o.pending.when != afterPeer) {
-			o.deadline = now + r.opt.CloseTimeout
+		if r.opt.CloseTimeout > 0 && e.deadline[s] == 0 && (o.shut || o.closeSent || when != never && when != afterPeer) {
+			e.deadline[s] = now + r.opt.CloseTimeout
 		}
 	}
 }
 
 // Deadline returns when Tick is due, or 0 if it is not.
 func (r *Relay) Deadline() time.Duration {
+	if r.ending == nil {
+		return 0
+	}
 	var d time.Duration
 	for _, s := range []Side{Client, Backend} {
-		if t := r.out[s].deadline; t > 0 && !r.in[s].ended && (d == 0 || t < d) {
+		if t := r.ending.deadline[s]; t > 0 && !r.in[s].ended && (d == 0 || t < d) {
 			d = t
 		}
 	}
@@ -152,8 +166,8 @@ func (r *Relay) Deadline() time.Duration {
 // Progress says that bytes have just been written to a side. While they move, a side
 // that is closing is not given up.
 func (r *Relay) Progress(to Side, now time.Duration) {
-	if o := &r.out[to]; o.deadline > 0 {
-		o.deadline = now + r.opt.CloseTimeout
+	if e := r.ending; e != nil && e.deadline[to] > 0 {
+		e.deadline[to] = now + r.opt.CloseTimeout
 	}
 }
 
@@ -167,19 +181,22 @@ type Action struct {
 // goes out between two frames, and a side that did not finish is given up, as if its
 // stream had ended.
 func (r *Relay) Tick(now time.Duration, toClient, toBackend *Buffers) (a Action) {
+	e := r.ending
+	if e == nil {
+		return a
+	}
 	bufs := [numSides]*Buffers{Client: toClient, Backend: toBackend}
 	for _, s := range []Side{Client, Backend} {
-		o := &r.out[s]
-		if r.in[s].ended || o.deadline == 0 || now < o.deadline {
+		if r.in[s].ended || e.deadline[s] == 0 || now < e.deadline[s] {
 			continue
 		}
-		if o.pending.when == betweenMessage {
-			o.pending.when = betweenFrames
-			if r.release(s, now, bufs[s]); o.closeSent {
+		if e.pending[s].when == betweenMessage {
+			e.pending[s].when = betweenFrames
+			if r.release(s, now, bufs[s]); r.out[s].closeSent {
 				continue
 			}
 		}
-		o.pending = pending{}
+		e.pending[s] = pending{}
 		a.Abort[s] = true
 		r.End(s, now, bufs[peer(s)], bufs[s])
 	}

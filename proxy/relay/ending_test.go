@@ -2,7 +2,6 @@ package relay
 
 import (
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -216,7 +215,7 @@ func TestDeadlines(t *testing.T) {
 		}
 	})
 	t.Run("no timeout, no deadline", func(t *testing.T) {
-		g := &rig{Relay: New(&Options{}), now: time.Second}
+		g := rigOf(Options{})
 		g.close(Ending{Client: 1001, Backend: 1001})
 		if d := g.Deadline(); d != 0 {
 			t.Errorf("deadline %v", d)

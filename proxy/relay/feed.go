@@ -67,7 +67,7 @@ func (r *Relay) begin(from Side, h ws.Header, raw []byte, split bool, rest []byt
 	in.left = h.Length
 	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
 	if !in.drop {
-		in.Frames[opIndex(h.OpCode)]++
+		r.counts[from].Frames[opIndex(h.OpCode)]++
 		if split {
 			out.addCopy(raw)
 		} else {
@@ -103,7 +103,7 @@ func (r *Relay) payload(from Side, p []byte, now time.Duration, out *Buffers) []
 		n = int(in.left)
 	}
 	if !in.drop {
-		in.Bytes += uint64(n)
+		r.counts[from].Bytes += uint64(n)
 		out.add(p[:n])
 	}
 	in.left -= int64(n)
@@ -117,11 +117,11 @@ func (r *Relay) payload(from Side, p []byte, now time.Duration, out *Buffers) []
 func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
 	in := &r.in[from]
 	if !in.dec.Fragmented() && !in.drop {
+		kind := 1
 		if in.text {
-			in.Messages[0]++
-		} else {
-			in.Messages[1]++
+			kind = 0
 		}
+		r.counts[from].Messages[kind]++
 	}
 	r.release(peer(from), now, out)
 }
@@ -141,14 +141,13 @@ func (in *input) collect(p []byte) (rest []byte, whole *heldFrame) {
 
 // control takes a whole control frame.
 func (r *Relay) control(from Side, h ws.Header, raw, payload []byte, now time.Duration, out *Buffers) error {
-	in := &r.in[from]
 	if h.OpCode == ws.OpClose {
 		return r.closeFrame(from, h, raw, payload, now, out)
 	}
 	if to := &r.out[peer(from)]; to.closeSent || to.shut {
 		return nil
 	}
-	in.Frames[opIndex(h.OpCode)]++
+	r.counts[from].Frames[opIndex(h.OpCode)]++
 	out.add(raw)
 	out.add(payload)
 	return nil
@@ -168,20 +167,19 @@ func (r *Relay) closeFrame(from Side, h ws.Header, raw, payload []byte, now time
 		return err
 	}
 	in.closed, in.code = true, code
-	in.Frames[opIndex(ws.OpClose)]++
-	if !r.Closing() {
-		r.end = Verdict{Cause: ClientClosed, Code: code, Reason: reason}
-		if from == Backend {
-			r.end.Cause = BackendClosed
-		}
+	r.counts[from].Frames[opIndex(ws.OpClose)]++
+	cause := ClientClosed
+	if from == Backend {
+		cause = BackendClosed
 	}
+	e := r.endBy(Verdict{Cause: cause, Code: code, Reason: reason})
 	o := &r.out[to]
 	if !o.closeSent && !o.shut {
 		if r.out[from].ours {
 			// It answers our Close; its peer gets ours too, not an echo of it.
 			r.release(to, now, out)
 		} else {
-			o.closeSent, o.pending = true, pending{}
+			o.closeSent, e.pending[to] = true, pending{}
 			out.add(raw)
 			out.add(payload)
 		}

@@ -36,23 +36,24 @@ type Options struct {
 	CloseTimeout time.Duration
 }
 
-// Relay is one session. Use [New].
+// Relay is one session. It is small, since there may be a million of them; use [New], and
+// do not copy it once it has been used.
 type Relay struct {
-	opt *Options
-	in  [numSides]input
-	out [numSides]output
-	end Verdict
+	opt    *Options
+	counts *Traffic
+	ending *ending // nil while the session is open
+	in     [numSides]input
+	out    [numSides]output
 }
 
 // input is what has come from a side.
 type input struct {
+	left int64      // payload of the present data frame that has not come
+	size int64      // of the present message so far
+	held *heldFrame // a control frame that was cut
 	dec  frame.Decoder
-	left int64 // payload of the present data frame that has not come
-	drop bool  // the present data frame goes nowhere
-	text bool  // the present message is text
-	size int64 // of the present message so far
-	held *heldFrame
-	Counters
+	drop bool // the present data frame goes nowhere
+	text bool // the present message is text
 
 	closed bool // a Close came: nothing counts any more
 	broken bool // the stream lost its place: nothing can be read any more
@@ -72,8 +73,13 @@ type output struct {
 	closeSent bool // a Close went to it, ours or its peer's
 	ours      bool // and it was ours
 	shut      bool // nothing more goes to it
-	pending   pending
-	deadline  time.Duration // 0: none
+}
+
+// ending is what a relay knows from the moment on that its session begins to end.
+type ending struct {
+	verdict  Verdict
+	pending  [numSides]pending       // by the side that it is for
+	deadline [numSides]time.Duration // of a side; 0: none
 }
 
 // pending is a Close of ours that waits for its moment.
@@ -92,9 +98,10 @@ const (
 	afterPeer             // once the peer has sent its Close or ended
 )
 
-// New starts a session with a client and one backend. opt must outlive the relay.
-func New(opt *Options) *Relay {
-	r := &Relay{opt: opt}
+// New starts a session with a client and one backend, which counts what it passes on in
+// counts. Both arguments must outlive the relay.
+func New(opt *Options, counts *Traffic) Relay {
+	r := Relay{opt: opt, counts: counts}
 	r.in[Client].dec.Masked = true
 	return r
 }
@@ -105,6 +112,10 @@ func peer(s Side) Side {
 	}
 	return Client
 }
+
+// Traffic counts what passed, by the side that sent it. Relays that are used in turn may
+// share one.
+type Traffic [numSides]Counters
 
 // Counters count what one side sent. Frames that were dropped because the other side
 // had its Close already are not counted.
@@ -140,10 +151,6 @@ func opIndex(op ws.OpCode) int {
 	return 5
 }
 
-// Counters returns what has come from a side so far. The pointer stays valid; what it
-// points to changes with each Feed.
-func (r *Relay) Counters(from Side) *Counters { return &r.in[from].Counters }
-
 // Shut reports whether nothing more will go to a side: once what was handed out is
 // written, the engine ends that direction of the connection (shutdown, and close_notify
 // under TLS) and goes on reading the other one. After a complete closing handshake the
@@ -151,10 +158,15 @@ func (r *Relay) Counters(from Side) *Counters { return &r.in[from].Counters }
 func (r *Relay) Shut(to Side) bool { return r.out[to].shut }
 
 // Closing reports whether the session has begun to end.
-func (r *Relay) Closing() bool { return r.end.Cause != 0 }
+func (r *Relay) Closing() bool { return r.ending != nil }
 
 // Done reports whether both sides have ended.
 func (r *Relay) Done() bool { return r.in[Client].ended && r.in[Backend].ended }
 
 // Verdict returns how the session ended. It is settled once Closing reports true.
-func (r *Relay) Verdict() Verdict { return r.end }
+func (r *Relay) Verdict() Verdict {
+	if r.ending == nil {
+		return Verdict{}
+	}
+	return r.ending.verdict
+}

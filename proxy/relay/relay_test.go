@@ -103,7 +103,7 @@ func normal(g *rig) string {
 }
 
 func TestBulkStaysOnePiece(t *testing.T) {
-	r := New(&Options{})
+	r := New(&Options{}, new(Traffic))
 	p := bytes.Repeat(text(Client, "message"), 100)
 	var out, back Buffers
 	if err := r.Feed(Client, p, 0, &out, &back); err != nil {
@@ -119,10 +119,10 @@ func TestCounters(t *testing.T) {
 	g.feed(Client, join(text(Client, "abc"), fr(Client, ws.OpBinary, false, []byte("12")), fr(Client, ws.OpPing, true, nil),
 		fr(Client, ws.OpContinuation, true, []byte("345")), fr(Client, ws.OpPong, true, nil), closing(Client, 1000, "")))
 	want := Counters{Frames: [NumOpCodes]uint64{1, 1, 1, 1, 1, 1}, Messages: [2]uint64{1, 1}, Bytes: 8}
-	if got := *g.Counters(Client); got != want {
+	if got := g.counts[Client]; got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := *g.Counters(Backend); got != (Counters{}) {
+	if got := g.counts[Backend]; got != (Counters{}) {
 		t.Errorf("backend said nothing, counted %+v", got)
 	}
 }
@@ -132,17 +132,17 @@ func TestCountersOfAnUnfinishedMessage(t *testing.T) {
 	g := newRig(Options{})
 	stream := text(Client, "hello")
 	g.feed(Client, stream[:len(stream)-1])
-	if got := g.Counters(Client).Messages[0]; got != 0 {
+	if got := g.counts[Client].Messages[0]; got != 0 {
 		t.Errorf("%d messages before the last byte", got)
 	}
 	g.feed(Client, stream[len(stream)-1:])
-	if got := g.Counters(Client).Messages[0]; got != 1 {
+	if got := g.counts[Client].Messages[0]; got != 1 {
 		t.Errorf("%d messages after the last byte, want 1", got)
 	}
 }
 
 func TestFeedDoesNotAllocate(t *testing.T) {
-	r := New(&Options{MaxMessageBytes: 1 << 20})
+	r := New(&Options{MaxMessageBytes: 1 << 20}, new(Traffic))
 	stream := join(text(Client, "hello"), fr(Client, ws.OpPing, true, []byte("x")), fr(Client, ws.OpBinary, true, make([]byte, 300)))
 	var out, back Buffers
 	feed := func() {
@@ -165,7 +165,7 @@ func BenchmarkFeed(b *testing.B) {
 		size int
 	}{{"64B", 64}, {"1KiB", 1 << 10}, {"16KiB", 16 << 10}} {
 		b.Run(bb.name, func(b *testing.B) {
-			r := New(&Options{MaxMessageBytes: 16 << 20})
+			r := New(&Options{MaxMessageBytes: 16 << 20}, new(Traffic))
 			stream := fr(Client, ws.OpBinary, true, make([]byte, bb.size))
 			var out, back Buffers
 			b.SetBytes(int64(len(stream)))

@@ -16,18 +16,26 @@ const closeTimeout = 5 * time.Second
 
 // rig drives one relay and keeps what went to each side.
 type rig struct {
-	*Relay
-	now  time.Duration
-	sent [numSides][]byte
-	bufs [numSides]Buffers
-	errs []error
+	Relay
+	counts Traffic
+	now    time.Duration
+	sent   [numSides][]byte
+	bufs   [numSides]Buffers
+	errs   []error
 }
 
 func newRig(opt Options) *rig {
 	if opt.CloseTimeout == 0 {
 		opt.CloseTimeout = closeTimeout
 	}
-	return &rig{Relay: New(&opt), now: time.Second}
+	return rigOf(opt)
+}
+
+// rigOf takes the options as they are.
+func rigOf(opt Options) *rig {
+	g := &rig{now: time.Second}
+	g.Relay = New(&opt, &g.counts)
+	return g
 }
 
 // take moves what the relay handed out to sent.
@@ -73,7 +81,7 @@ func (g *rig) tick(after time.Duration) Action {
 func (g *rig) state() string {
 	return fmt.Sprintf("client got % x\nbackend got % x\nerrors %v\nshut %v %v\ndone %v\nverdict %+v\ncounters %+v %+v",
 		g.sent[Client], g.sent[Backend], g.errs, g.Shut(Client), g.Shut(Backend), g.Done(), g.Verdict(),
-		*g.Counters(Client), *g.Counters(Backend))
+		g.counts[Client], g.counts[Backend])
 }
 
 // said renders the frames that went to a side: "text(5) close(1000 bye)".
