@@ -10,6 +10,7 @@ import (
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/evented"
 	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
 
@@ -55,6 +56,28 @@ func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backen
 		return gone{}
 	}
 	return s
+}
+
+// sum returns what each tally has counted.
+func (e *engines) sum(tallies []*engine.Tally) []relay.Traffic {
+	if e.loops == nil {
+		return sumRest(tallies)
+	}
+	return e.loops.Sum(tallies)
+}
+
+// counts returns what has come from each side of each session.
+func (e *engines) counts(sessions []engine.Session) [][2]relay.Count {
+	if e.loops == nil {
+		return countEach(sessions)
+	}
+	counts := e.loops.Counts(sessions)
+	for i, s := range sessions {
+		if _, ok := s.(*evented.Session); !ok {
+			counts[i] = s.Counts()
+		}
+	}
+	return counts
 }
 
 // detach takes the connection out of the runtime's hands: fd is the same socket.

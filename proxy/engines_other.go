@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 // engines are what sessions run on: goroutines, on a system without epoll.
@@ -19,3 +20,7 @@ func (e *engines) run(context.Context) {}
 func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backend *leg) engine.Session {
 	return pump.Start(opt, obs, client.pump(), backend.pump())
 }
+
+func (e *engines) sum(tallies []*engine.Tally) []relay.Traffic { return sumRest(tallies) }
+
+func (e *engines) counts(sessions []engine.Session) [][2]relay.Count { return countEach(sessions) }

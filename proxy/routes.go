@@ -48,7 +48,7 @@ func newRoute(s RouteSettings, pool *poolView, stats *RouteStats) *route {
 		}
 	}
 	ws := s.WebSocket
-	r.engine = &engine.Options{BufferBytes: ws.MaxBufferedBytes, WriteTimeout: ws.WriteTimeout,
+	r.engine = &engine.Options{Tally: &stats.tally, BufferBytes: ws.MaxBufferedBytes, WriteTimeout: ws.WriteTimeout,
 		Relay: relay.Options{MaxFrameBytes: ws.MaxFrameBytes, MaxMessageBytes: ws.MaxMessageBytes, CloseTimeout: ws.CloseTimeout}}
 	return r
 }

@@ -9,6 +9,9 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/tidegate/tidegate/proxy/engine"
+	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 // Server is the edge. It outlives every configuration.
@@ -141,13 +144,30 @@ func (s *Server) Routes() []RouteView {
 		all = append(all, rs)
 	}
 	s.stats.mu.Unlock()
-	views := make([]RouteView, 0, len(all))
-	for _, rs := range all {
+	tallies := make([]*engine.Tally, len(all))
+	for i, rs := range all {
+		tallies[i] = &rs.tally
+	}
+	traffic := sumRest(tallies)
+	if gen.Number > 0 { // from then on there are engines
+		traffic = s.engines.sum(tallies)
+	}
+	views := make([]RouteView, len(all))
+	for i, rs := range all {
 		v := rs.view()
-		v.Pool = pools[rs.Name]
-		views = append(views, v)
+		v.Pool, v.Traffic = pools[rs.Name], traffic[i]
+		views[i] = v
 	}
 	return views
+}
+
+// Counts returns what has come from each side of each session so far, by relay.Side.
+func (s *Server) Counts(all []*Session) [][2]relay.Count {
+	running := make([]engine.Session, len(all))
+	for i, x := range all {
+		running[i] = x.engine
+	}
+	return s.engines.counts(running)
 }
 
 // Pools returns the pools in the order of the configuration.

@@ -42,8 +42,6 @@ type Session struct {
 	text     string      // host, path, subprotocol and request id, cut at
 	cuts     [3]uint32
 	state    atomic.Uint32
-
-	messages, frames, payload [2]atomic.Uint64
 }
 
 // place is what the sessions of a route on a listener have in common.
@@ -109,13 +107,9 @@ func (s *Session) ClientIP() netip.Addr {
 // State returns where the session stands.
 func (s *Session) State() State { return State(s.state.Load()) }
 
-// Count is messages, frames and payload bytes that one side sent so far.
-type Count struct{ Messages, Frames, Bytes uint64 }
-
-// Counts returns what came from a side.
-func (s *Session) Counts(from relay.Side) Count {
-	return Count{s.messages[from].Load(), s.frames[from].Load(), s.payload[from].Load()}
-}
+// Counts returns what has come from each side so far, by relay.Side. It may wait for a
+// turn of the session's loop; for many sessions see [Server.Counts].
+func (s *Session) Counts() [2]relay.Count { return s.engine.Counts() }
 
 // Close ends the session with a Close of the edge's: code and reason for the client,
 // 1001 for the backend. It does not wait.
@@ -155,20 +149,6 @@ func (o *observed) Done(res engine.Result) {
 	p.srv.sessions.remove(s)
 }
 
-// Count publishes what came from a side.
-func (o *observed) Count(from relay.Side, c *relay.Counters, _ int) {
-	s := (*Session)(o)
-	s.place.stats.add(s.number, from, c)
-	var frames uint64
-	for _, n := range c.Frames {
-		frames += n
-	}
-	s.frames[from].Add(frames)
-	s.messages[from].Add(c.Messages[0] + c.Messages[1])
-	s.payload[from].Add(c.Bytes)
-	*c = relay.Counters{}
-}
-
 // age is how long ago the session opened.
 func (s *Session) age() time.Duration { return time.Since(s.place.srv.started) - s.opened }
 
@@ -185,7 +165,7 @@ func (s *Session) logEnd(res engine.Result) {
 		return
 	}
 	i := s.Info()
-	up, down := s.Counts(relay.Client), s.Counts(relay.Backend)
+	up, down := res.Counts[relay.Client], res.Counts[relay.Backend]
 	fields := s.fields(&i, zap.Duration("duration", s.age()),
 		zap.Uint64("messages_upstream", up.Messages), zap.Uint64("bytes_upstream", up.Bytes),
 		zap.Uint64("messages_downstream", down.Messages), zap.Uint64("bytes_downstream", down.Bytes),

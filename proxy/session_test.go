@@ -107,7 +107,7 @@ func TestSessionEnds(t *testing.T) {
 				t.Errorf("got opcode %d, want the ping", op)
 			}
 			c.send(clientFrame(ws.OpPong, "p"))
-			e.eventually("the pong is counted", func() bool { return s.Counts(relay.Client).Frames == 2 })
+			e.eventually("the pong is counted", func() bool { return s.Counts()[relay.Client].Frames == 2 })
 			if tt.client != nil {
 				tt.client(c, s)
 			}
@@ -123,7 +123,8 @@ func TestSessionEnds(t *testing.T) {
 			if s.State() != StateClosed || e.Session(s.ID()) != nil {
 				t.Errorf("the session is %s, found: %v", s.State(), e.Session(s.ID()) != nil)
 			}
-			up, down := s.Counts(relay.Client), s.Counts(relay.Backend)
+			counts := s.Counts()
+			up, down := counts[relay.Client], counts[relay.Backend]
 			if up.Messages != 1 || up.Bytes != 8 || down.Messages != 2 || down.Bytes != 13 {
 				t.Errorf("counted %+v up and %+v down", up, down)
 			}

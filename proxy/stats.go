@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tidegate/tidegate/internal/histogram"
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -26,23 +27,11 @@ type RouteStats struct {
 
 	answered
 
-	traffic [trafficShards]struct {
-		Traffic
-		_ [64]byte
-	}
+	tally engine.Tally
 
 	mu     sync.Mutex
 	closes map[CloseKey]uint64
 	active map[string]int64 // by listener
-}
-
-const trafficShards = 8
-
-// Traffic counts what passed: index 0 is upstream, from clients, 1 downstream.
-type Traffic [2]struct {
-	Frames   [relay.NumOpCodes]atomic.Uint64
-	Messages [2]atomic.Uint64
-	Bytes    atomic.Uint64
 }
 
 func newRouteStats(name string) *RouteStats {
@@ -82,24 +71,13 @@ type RouteView struct {
 	Active            map[string]int64 // by listener
 	HandshakeDuration histogram.Snapshot
 	SessionDuration   histogram.Snapshot
-	Traffic           [2]relay.Counters // upstream, downstream
+	Traffic           relay.Traffic // by side: upstream is the client's
 }
 
+// view is all but the traffic.
 func (s *RouteStats) view() RouteView {
 	v := RouteView{Name: s.Name, Answers: s.answers(), HandshakeDuration: s.HandshakeDuration.Snapshot(),
 		SessionDuration: s.SessionDuration.Snapshot()}
-	for i := range s.traffic {
-		for d := range v.Traffic {
-			t, sum := &s.traffic[i].Traffic[d], &v.Traffic[d]
-			for op := range t.Frames {
-				sum.Frames[op] += t.Frames[op].Load()
-			}
-			for k := range t.Messages {
-				sum.Messages[k] += t.Messages[k].Load()
-			}
-			sum.Bytes += t.Bytes.Load()
-		}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v.Closes, v.Active = maps.Clone(s.closes), maps.Clone(s.active)
@@ -116,24 +94,6 @@ func (s *RouteStats) live() bool {
 		}
 	}
 	return false
-}
-
-// add counts what came from one side.
-func (s *RouteStats) add(shard uint64, from relay.Side, c *relay.Counters) {
-	t := &s.traffic[shard%trafficShards].Traffic[from]
-	for i, n := range c.Frames {
-		if n != 0 {
-			t.Frames[i].Add(n)
-		}
-	}
-	for i, n := range c.Messages {
-		if n != 0 {
-			t.Messages[i].Add(n)
-		}
-	}
-	if c.Bytes != 0 {
-		t.Bytes.Add(c.Bytes)
-	}
 }
 
 // stats are the counters of the server as a whole.

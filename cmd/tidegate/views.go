@@ -98,8 +98,9 @@ func (v view) Sessions(q admin.SessionQuery) (admin.SessionPage, error) {
 		all = all[:q.Limit]
 		page.Next = all[len(all)-1].ID()
 	}
-	for _, s := range all {
-		page.Sessions = append(page.Sessions, sessionView(s))
+	counts := v.srv.Counts(all)
+	for i, s := range all {
+		page.Sessions = append(page.Sessions, sessionView(s, counts[i]))
 	}
 	return page, nil
 }
@@ -109,18 +110,18 @@ func (v view) Session(id string) (admin.Session, bool) {
 	if s == nil {
 		return admin.Session{}, false
 	}
-	return sessionView(s), true
+	return sessionView(s, s.Counts()), true
 }
 
-func sessionView(s *proxy.Session) admin.Session {
+func sessionView(s *proxy.Session, counts [2]relay.Count) admin.Session {
 	i := s.Info()
 	return admin.Session{ID: i.ID, Route: i.Route, Listener: i.Listener, Pool: i.Pool, Backend: s.Backend.ID, Client: i.Client.String(),
 		ClientIP: i.ClientIP.String(), State: s.State().String(), Opened: i.Opened, DurationSeconds: time.Since(i.Opened).Seconds(), Subprotocol: i.Subprotocol,
 		Host: i.Host, Path: i.Path, RequestID: i.RequestID,
-		Upstream: trafficView(s.Counts(relay.Client)), Downstream: trafficView(s.Counts(relay.Backend))}
+		Upstream: trafficView(counts[relay.Client]), Downstream: trafficView(counts[relay.Backend])}
 }
 
-func trafficView(c proxy.Count) admin.Traffic {
+func trafficView(c relay.Count) admin.Traffic {
 	return admin.Traffic{Messages: c.Messages, Bytes: c.Bytes, Frames: c.Frames}
 }
 

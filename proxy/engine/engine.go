@@ -13,6 +13,8 @@ import (
 // changed.
 type Options struct {
 	Relay relay.Options
+	// Tally counts what the sessions pass on.
+	Tally *Tally
 	// BufferBytes bounds what is held for each direction; 0 leaves it to the engine.
 	BufferBytes int
 	// WriteTimeout is how long a side may take no byte before it counts as dead; 0 is
@@ -22,12 +24,8 @@ type Options struct {
 
 // Observer is told what happens to a session.
 type Observer interface {
-	// Count is called after each batch that came from a side, serialised for a session,
-	// with what that side sent since the last call: the observer sets c to zero. It must
-	// not block or call the session. shard tells engine threads apart, for counters.
-	Count(from relay.Side, c *relay.Counters, shard int)
-	// Closing is called once, serialised with Count, when the session has begun to end.
-	// It must not block or call the session.
+	// Closing is called once, when the session has begun to end. It must not block or call
+	// the session.
 	Closing()
 	// Done is called once, when both connections are closed, on a goroutine that may
 	// block.
@@ -37,16 +35,20 @@ type Observer interface {
 // Result is how a session ended.
 type Result struct {
 	relay.Verdict
+	// Counts are what came from each side.
+	Counts [2]relay.Count
 	// ClientErr and BackendErr are what ended each connection, if it was not an orderly
 	// end of stream. os.ErrDeadlineExceeded is a write without progress.
 	ClientErr, BackendErr error
 }
 
-// Session is one running session. Its methods may be called from anywhere and do not
-// wait.
+// Session is one running session. Its methods may be called from anywhere.
 type Session interface {
-	// Close ends the session on behalf of the edge, in order.
+	// Close ends the session on behalf of the edge, in order. It does not wait.
 	Close(relay.Ending)
-	// Kill closes both connections as they stand.
+	// Kill closes both connections as they stand. It does not wait.
 	Kill()
+	// Counts returns what has come from each side so far, also after the end. It may wait
+	// for a turn of the session's loop.
+	Counts() [2]relay.Count
 }

@@ -30,10 +30,13 @@ type Leg struct {
 // Start begins a session on the engine under test. The backend's leg is always plain.
 type Start func(t *testing.T, opt *engine.Options, obs engine.Observer, client, backend Leg) engine.Session
 
+// Sum returns what the engine's sessions have counted in a tally.
+type Sum func(*engine.Tally) relay.Traffic
+
 // Run runs all tests on an engine.
-func Run(t *testing.T, start Start) {
+func Run(t *testing.T, start Start, sum Sum) {
 	for _, secure := range []bool{false, true} {
-		s := suite{start: start, secure: secure}
+		s := suite{start: start, sum: sum, secure: secure}
 		if secure {
 			s.store = newStore(t)
 		}
@@ -44,6 +47,7 @@ func Run(t *testing.T, start Start) {
 // suite is the tests of one engine with plain or with TLS clients.
 type suite struct {
 	start  Start
+	sum    Sum
 	secure bool
 	store  *tls.Store
 }
@@ -110,25 +114,6 @@ type session struct {
 	client, backend *peer
 	done            chan engine.Result
 	closing         chan struct{}
-	counters        [2]chan relay.Counters // totals, the latest
-	totals          [2]relay.Counters
-}
-
-func (s *session) Count(from relay.Side, c *relay.Counters, _ int) {
-	t := &s.totals[from]
-	for i := range t.Frames {
-		t.Frames[i] += c.Frames[i]
-	}
-	for i := range t.Messages {
-		t.Messages[i] += c.Messages[i]
-	}
-	t.Bytes += c.Bytes
-	*c = relay.Counters{}
-	select {
-	case <-s.counters[from]:
-	default:
-	}
-	s.counters[from] <- *t
 }
 
 func (s *session) Closing()             { close(s.closing) }
@@ -143,6 +128,9 @@ type setup struct {
 func (su suite) open(t *testing.T, st setup) *session {
 	t.Helper()
 	opt := st.opt
+	if opt.Tally == nil {
+		opt.Tally = new(engine.Tally)
+	}
 	if opt.Relay.CloseTimeout == 0 {
 		opt.Relay.CloseTimeout = 10 * time.Second
 	}
@@ -150,9 +138,6 @@ func (su suite) open(t *testing.T, st setup) *session {
 		opt.WriteTimeout = 10 * time.Second
 	}
 	s := &session{done: make(chan engine.Result, 1), closing: make(chan struct{})}
-	for i := range s.counters {
-		s.counters[i] = make(chan relay.Counters, 1)
-	}
 	near, far := pipe(t)
 	s.client = &peer{far, t, relay.Client}
 	client := Leg{Conn: near, Store: su.store, Head: st.clientHead}

@@ -329,26 +329,36 @@ func (su suite) concurrentCloses(t *testing.T) {
 
 // What each side sent is counted, whatever pieces it came in.
 func (su suite) counts(t *testing.T) {
-	b := su.open(t, setup{})
+	tally := new(engine.Tally)
+	b := su.open(t, setup{opt: engine.Options{Tally: tally}})
 	for range 10 {
 		b.client.send(b.client.frame(ws.OpText, true, []byte("hello")))
 		b.backend.expect(ws.OpText, []byte("hello"))
 		b.backend.send(b.backend.frame(ws.OpBinary, true, make([]byte, 1000)))
 		b.client.expect(ws.OpBinary, make([]byte, 1000))
 	}
-	want := [2]relay.Counters{
+	// What has arrived is counted.
+	want := [2]relay.Count{
+		relay.Client:  {Messages: 10, Frames: 10, Bytes: 50},
+		relay.Backend: {Messages: 10, Frames: 10, Bytes: 10000},
+	}
+	if got := b.Counts(); got != want {
+		t.Errorf("the session counted %+v, want %+v", got, want)
+	}
+	sum := relay.Traffic{
 		relay.Client:  {Frames: [relay.NumOpCodes]uint64{10}, Messages: [2]uint64{10, 0}, Bytes: 50},
 		relay.Backend: {Frames: [relay.NumOpCodes]uint64{0, 10}, Messages: [2]uint64{0, 10}, Bytes: 10000},
 	}
-	for side, w := range want {
-		for got := range b.counters[side] {
-			if got == w {
-				break
-			}
-			if got.Bytes >= w.Bytes && got.Messages == w.Messages {
-				t.Fatalf("side %d: counted %+v, want %+v", side, got, w)
-			}
-		}
+	if got := su.sum(tally); got != sum {
+		t.Errorf("the tally is %+v, want %+v", got, sum)
+	}
+	b.client.Close()
+	b.backend.Close()
+	if got := b.result(t).Counts; got[relay.Backend] != want[relay.Backend] || got[relay.Client].Messages != 10 {
+		t.Errorf("at the end %+v, want %+v", got, want)
+	}
+	if got := b.Counts(); got[relay.Backend] != want[relay.Backend] {
+		t.Errorf("after the end %+v, want %+v", got, want)
 	}
 }
 

@@ -32,7 +32,7 @@ func testEngine(t *testing.T) {
 			t.Fatal(err)
 		}
 		return s
-	})
+	}, func(tally *engine.Tally) relay.Traffic { return g.Sum([]*engine.Tally{tally})[0] })
 }
 
 // startGroup runs two loops until the test ends.
@@ -92,9 +92,8 @@ func (ended) CloseNotify(dst []byte) []byte               { return dst }
 // result is an observer that keeps the end.
 type result chan engine.Result
 
-func (result) Count(relay.Side, *relay.Counters, int) {}
-func (result) Closing()                               {}
-func (r result) Done(res engine.Result)               { r <- res }
+func (result) Closing()                 {}
+func (r result) Done(res engine.Result) { r <- res }
 
 // TestPeerThatEndedBefore: what a codec knows already is asked for when the session
 // begins, without an event of the socket.
@@ -110,7 +109,7 @@ func TestPeerThatEndedBefore(t *testing.T) {
 		defer unix.Close(fds[1])
 	}
 	done := make(result, 1)
-	opt := &engine.Options{Relay: relay.Options{CloseTimeout: 100 * time.Millisecond}}
+	opt := &engine.Options{Tally: new(engine.Tally), Relay: relay.Options{CloseTimeout: 100 * time.Millisecond}}
 	if _, err := g.Start(opt, done, Leg{FD: near[0], Codec: ended{}}, Leg{FD: near[1]}); err != nil {
 		t.Fatal(err)
 	}

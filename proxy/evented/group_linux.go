@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -38,12 +39,15 @@ type Leg struct {
 type Group struct {
 	loops  *loop.Group
 	shared []*shared // by loop
+	mu     sync.Mutex
+	runs   bool
+	ended  chan struct{} // closed when the loops have
 }
 
 // shared is what the sessions of one loop use in turn.
 type shared struct {
+	group     *Group
 	loop      *loop.Loop
-	counts    relay.Traffic
 	out, back relay.Buffers
 	plain     []byte // for codecs that do not work in place
 	wire      []byte
@@ -56,15 +60,72 @@ func New(n int) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making event loops: %w", err)
 	}
-	g := &Group{loops: loops}
+	g := &Group{loops: loops, ended: make(chan struct{})}
 	for i := range loops.Loops() {
-		g.shared = append(g.shared, &shared{loop: loops.Loop(i), plain: make([]byte, loop.ScratchBytes)})
+		g.shared = append(g.shared, &shared{group: g, loop: loops.Loop(i), plain: make([]byte, loop.ScratchBytes)})
 	}
 	return g, nil
 }
 
 // Run runs the loops until ctx is done and ends the sessions that are left.
-func (g *Group) Run(ctx context.Context) { g.loops.Run(ctx) }
+func (g *Group) Run(ctx context.Context) {
+	g.mu.Lock()
+	g.runs = true
+	g.mu.Unlock()
+	g.loops.Run(ctx)
+	close(g.ended)
+}
+
+// on runs f on a loop and waits for it: for a turn of the loop. Before the loops run and
+// after they have ended nobody else touches what is theirs, and f runs at once.
+func (g *Group) on(i int, f func()) {
+	g.mu.Lock()
+	if !g.runs {
+		defer g.mu.Unlock()
+		f()
+		return
+	}
+	g.mu.Unlock()
+	done := make(chan struct{})
+	if g.loops.Loop(i).Post(func() { f(); close(done) }) != nil {
+		<-g.ended
+		f()
+		return
+	}
+	<-done
+}
+
+// Sum returns what each tally has counted.
+func (g *Group) Sum(tallies []*engine.Tally) []relay.Traffic {
+	sums := make([]relay.Traffic, len(tallies))
+	for i := range g.Loops() {
+		g.on(i, func() {
+			for k, t := range tallies {
+				t.AddLoop(i, &sums[k])
+			}
+		})
+	}
+	for k, t := range tallies {
+		t.AddRest(&sums[k])
+	}
+	return sums
+}
+
+// Counts returns what has come from each side of each session so far; sessions of other
+// engines are left out.
+func (g *Group) Counts(sessions []engine.Session) [][2]relay.Count {
+	counts := make([][2]relay.Count, len(sessions))
+	for i, shared := range g.shared {
+		g.on(i, func() {
+			for k, s := range sessions {
+				if s, ok := s.(*Session); ok && s.shared == shared {
+					counts[k] = s.counted()
+				}
+			}
+		})
+	}
+	return counts
+}
 
 // Loops returns the number of loops.
 func (g *Group) Loops() int { return g.loops.Loops() }
@@ -73,7 +134,7 @@ func (g *Group) Loops() int { return g.loops.Loops() }
 func (g *Group) Start(opt *engine.Options, obs engine.Observer, client, backend Leg) (engine.Session, error) {
 	l := g.loops.Pick()
 	shared := g.shared[l.Index()]
-	s := &Session{shared: shared, relay: relay.New(&opt.Relay, &shared.counts), opt: opt, obs: obs}
+	s := &Session{shared: shared, relay: relay.New(&opt.Relay, opt.Tally.OfLoop(l.Index())), opt: opt, obs: obs}
 	s.legs[relay.Client].codec, s.legs[relay.Backend].codec = client.Codec, backend.Codec
 	l.Reserve(2)
 	err := l.Post(func() { s.begin(client, backend) })

@@ -167,7 +167,6 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 // feed gives plaintext to the relay and writes what comes of it.
 func (s *Session) feed(from relay.Side, p []byte) {
 	s.relay.Feed(from, p, s.now(), &s.shared.out, &s.shared.back) // the error is in the verdict
-	s.obs.Count(from, &s.shared.counts[from], s.loop().Index())
 	s.deliver(from)
 }
 
@@ -317,7 +316,7 @@ func (s *Session) finish() {
 		return
 	}
 	s.done = true
-	res := engine.Result{Verdict: s.relay.Verdict()}
+	res := engine.Result{Verdict: s.relay.Verdict(), Counts: s.counted()}
 	if s.late != nil {
 		s.loop().Stop(&s.late.timer)
 		res.ClientErr, res.BackendErr = s.late.sides[relay.Client].err, s.late.sides[relay.Backend].err
@@ -350,6 +349,16 @@ func (s *Session) Kill() {
 			s.abort(relay.Side(side), net.ErrClosed)
 		}
 	})
+}
+
+// Counts returns what has come from each side so far: engine.Session.
+func (s *Session) Counts() (c [2]relay.Count) {
+	s.shared.group.on(s.loop().Index(), func() { c = s.counted() })
+	return c
+}
+
+func (s *Session) counted() [2]relay.Count {
+	return [2]relay.Count{s.relay.Count(relay.Client), s.relay.Count(relay.Backend)}
 }
 
 // abort gives a side up as it stands.

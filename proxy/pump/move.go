@@ -86,7 +86,8 @@ func (s *Session) read(from relay.Side, head []byte) {
 func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 	s.mu.Lock()
 	s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
-	s.obs.Count(from, &s.counts[from], 0)
+	s.opt.Tally.Count(&s.counts)
+	s.counts = relay.Traffic{}
 	s.inject(from, back)
 	s.changed()
 	s.send(other(from), out)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/enginetest"
+	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -15,6 +16,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T, opt *engine.Options, obs engine.Observer, client, backend enginetest.Leg) engine.Session {
 		return Start(opt, obs, newLeg(t, client), newLeg(t, backend))
+	}, func(tally *engine.Tally) (sum relay.Traffic) {
+		tally.AddRest(&sum)
+		return sum
 	})
 }
 

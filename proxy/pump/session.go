@@ -83,6 +83,17 @@ func (s *Session) Kill() {
 	s.legs[relay.Backend].conn.Abort()
 }
 
+// Counts returns what has come from each side so far.
+func (s *Session) Counts() [2]relay.Count {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counted()
+}
+
+func (s *Session) counted() [2]relay.Count {
+	return [2]relay.Count{s.relay.Count(relay.Client), s.relay.Count(relay.Backend)}
+}
+
 // tick is the timer's.
 func (s *Session) tick() {
 	var toClient, toBackend relay.Buffers
@@ -137,7 +148,7 @@ func (s *Session) leave() {
 		s.timer.Stop()
 	}
 	s.armed = 0
-	res := engine.Result{Verdict: s.relay.Verdict(), ClientErr: s.legs[relay.Client].err, BackendErr: s.legs[relay.Backend].err}
+	res := engine.Result{Verdict: s.relay.Verdict(), Counts: s.counted(), ClientErr: s.legs[relay.Client].err, BackendErr: s.legs[relay.Backend].err}
 	s.mu.Unlock()
 	s.legs[relay.Client].conn.Abort()
 	s.legs[relay.Backend].conn.Abort()

@@ -67,7 +67,7 @@ func (r *Relay) begin(from Side, h ws.Header, raw []byte, split bool, rest []byt
 	in.left = h.Length
 	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
 	if !in.drop {
-		r.counts[from].Frames[opIndex(h.OpCode)]++
+		r.countFrame(from, h.OpCode)
 		if split {
 			out.addCopy(raw)
 		} else {
@@ -103,6 +103,7 @@ func (r *Relay) payload(from Side, p []byte, now time.Duration, out *Buffers) []
 		n = int(in.left)
 	}
 	if !in.drop {
+		in.count.Bytes += uint64(n)
 		r.counts[from].Bytes += uint64(n)
 		out.add(p[:n])
 	}
@@ -113,6 +114,11 @@ func (r *Relay) payload(from Side, p []byte, now time.Duration, out *Buffers) []
 	return p[n:]
 }
 
+func (r *Relay) countFrame(from Side, op ws.OpCode) {
+	r.in[from].count.Frames++
+	r.counts[from].Frames[opIndex(op)]++
+}
+
 // frameEnd is the moment between a data frame from a side and whatever comes next.
 func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
 	in := &r.in[from]
@@ -121,6 +127,7 @@ func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
 		if in.text {
 			kind = 0
 		}
+		in.count.Messages++
 		r.counts[from].Messages[kind]++
 	}
 	r.release(peer(from), now, out)
@@ -147,7 +154,7 @@ func (r *Relay) control(from Side, h ws.Header, raw, payload []byte, now time.Du
 	if to := &r.out[peer(from)]; to.closeSent || to.shut {
 		return nil
 	}
-	r.counts[from].Frames[opIndex(h.OpCode)]++
+	r.countFrame(from, h.OpCode)
 	out.add(raw)
 	out.add(payload)
 	return nil
@@ -167,7 +174,7 @@ func (r *Relay) closeFrame(from Side, h ws.Header, raw, payload []byte, now time
 		return err
 	}
 	in.closed, in.code = true, code
-	r.counts[from].Frames[opIndex(ws.OpClose)]++
+	r.countFrame(from, ws.OpClose)
 	cause := ClientClosed
 	if from == Backend {
 		cause = BackendClosed

@@ -48,12 +48,13 @@ type Relay struct {
 
 // input is what has come from a side.
 type input struct {
-	left int64      // payload of the present data frame that has not come
-	size int64      // of the present message so far
-	held *heldFrame // a control frame that was cut
-	dec  frame.Decoder
-	drop bool // the present data frame goes nowhere
-	text bool // the present message is text
+	left  int64 // payload of the present data frame that has not come
+	size  int64 // of the present message so far
+	count Count
+	held  *heldFrame // a control frame that was cut
+	dec   frame.Decoder
+	drop  bool // the present data frame goes nowhere
+	text  bool // the present message is text
 
 	closed bool // a Close came: nothing counts any more
 	broken bool // the stream lost its place: nothing can be read any more
@@ -113,9 +114,30 @@ func peer(s Side) Side {
 	return Client
 }
 
+// Count is how much one side of a session has sent: messages that were completed, frames
+// of all kinds, and bytes of payload in data frames.
+type Count struct{ Messages, Frames, Bytes uint64 }
+
+// Count returns how much has come from a side and gone on.
+func (r *Relay) Count(from Side) Count { return r.in[from].count }
+
 // Traffic counts what passed, by the side that sent it. Relays that are used in turn may
 // share one.
 type Traffic [numSides]Counters
+
+// Add adds o to t.
+func (t *Traffic) Add(o *Traffic) {
+	for side := range t {
+		c, o := &t[side], &o[side]
+		for i := range c.Frames {
+			c.Frames[i] += o.Frames[i]
+		}
+		for i := range c.Messages {
+			c.Messages[i] += o.Messages[i]
+		}
+		c.Bytes += o.Bytes
+	}
+}
 
 // Counters count what one side sent. Frames that were dropped because the other side
 // had its Close already are not counted.
