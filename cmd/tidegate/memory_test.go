@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime/debug"
 	"testing"
 	"time"
 )
@@ -55,5 +56,22 @@ func TestGiveBack(t *testing.T) {
 	}
 	if h := readHeap(); h.objects == 0 || h.off {
 		t.Errorf("the heap of this process is %+v", h)
+	}
+}
+
+// TestGrowth is how far the heap grows before a collection.
+func TestGrowth(t *testing.T) {
+	for live, want := range map[uint64]int{0: 800, 1 << 20: 800, 16 << 20: 200, 32 << 20: 100, 1 << 30: 100} {
+		if got := growth(live); got != want {
+			t.Errorf("%d bytes: %d %%, want %d", live, got, want)
+		}
+	}
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	if got := grow(100, 16<<20); got != 200 || debug.SetGCPercent(200) != 200 {
+		t.Errorf("set to %d", got)
+	}
+	if got := grow(200, 15<<20); got != 200 {
+		t.Errorf("a small change set it to %d", got)
 	}
 }

@@ -105,7 +105,7 @@ func runEdge(ctx context.Context, e *edge, file *config.File) error {
 			e.log.Error("the admin API has ended", zap.Error(err))
 		}
 	})
-	wg.Go(func() { e.giveBack(background) })
+	wg.Go(func() { e.keepHeap(background) })
 	if e.path != "" {
 		wg.Go(func() { e.follow(background) })
 	}
