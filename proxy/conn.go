@@ -4,6 +4,7 @@ import (
 	"context"
 	cryptotls "crypto/tls"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -81,12 +82,13 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, connOf(c))
 }
 
+// tune sets the options of a connection of either leg.
 func tune(c net.Conn, s TCPSettings) error {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return nil
 	}
-	errs := []error{tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.Keepalive > 0, Idle: s.Keepalive, Interval: s.Keepalive, Count: 3})}
+	errs := []error{tcp.SetKeepAliveConfig(s.probes(rand.Float64(), rand.Float64()))}
 	if s.ReceiveBuffer > 0 {
 		errs = append(errs, tcp.SetReadBuffer(s.ReceiveBuffer))
 	}

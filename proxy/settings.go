@@ -37,8 +37,10 @@ type ListenerSettings struct {
 
 // TCPSettings hold for both legs of a listener's sessions.
 type TCPSettings struct {
-	// Keepalive is the idle time and interval of probes, UserTimeout how long sent data
-	// may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482); 0 leaves either off.
+	// Keepalive is the idle time before the first probe, in whole seconds and up to a tenth
+	// less. UserTimeout is how long sent data, and on Linux probes, may stay unacknowledged
+	// (TCP_USER_TIMEOUT, RFC 5482); probes are spread over what it is longer by. 0 leaves
+	// either off; without a user timeout three probes follow at the distance of Keepalive.
 	Keepalive, UserTimeout time.Duration
 	// ReceiveBuffer and SendBuffer are bytes; 0 leaves them to the system.
 	ReceiveBuffer, SendBuffer int

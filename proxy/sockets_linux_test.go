@@ -14,9 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketOption finds the socket of this process that leads from one address to another,
-// and returns one of its options.
-func socketOption(t *testing.T, local, remote string, level, option int) int {
+// edgeSocket is a socket of this process, by its descriptor and the addresses that it
+// leads from and to.
+type edgeSocket struct {
+	fd            int
+	local, remote string
+}
+
+// findSocket finds the socket that leads from one address to another.
+func findSocket(t *testing.T, local, remote string) edgeSocket {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -24,18 +30,28 @@ func socketOption(t *testing.T, local, remote string, level, option int) int {
 	}
 	for _, entry := range entries {
 		fd, _ := strconv.Atoi(entry.Name())
-		from, err1 := unix.Getsockname(fd)
-		to, err2 := unix.Getpeername(fd)
-		if err1 == nil && err2 == nil && addressOf(from) == local && addressOf(to) == remote {
-			v, err := unix.GetsockoptInt(fd, level, option)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return v
+		if s := (edgeSocket{fd, local, remote}); s.open() {
+			return s
 		}
 	}
 	t.Fatalf("no socket from %s to %s", local, remote)
-	return 0
+	return edgeSocket{}
+}
+
+// open reports whether the descriptor still is that of a connection between the two.
+func (s edgeSocket) open() bool {
+	from, err1 := unix.Getsockname(s.fd)
+	to, err2 := unix.Getpeername(s.fd)
+	return err1 == nil && err2 == nil && addressOf(from) == s.local && addressOf(to) == s.remote
+}
+
+func (s edgeSocket) option(t *testing.T, level, option int) int {
+	t.Helper()
+	v, err := unix.GetsockoptInt(s.fd, level, option)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 func addressOf(a unix.Sockaddr) string {
@@ -45,6 +61,8 @@ func addressOf(a unix.Sockaddr) string {
 	return ""
 }
 
+func outside(n int, bounds [2]int) bool { return n < bounds[0] || n > bounds[1] }
+
 // TestSocketOptions looks at the sockets of both legs of a session.
 func TestSocketOptions(t *testing.T) {
 	t.Parallel()
@@ -52,12 +70,22 @@ func TestSocketOptions(t *testing.T) {
 		name      string
 		tcp       TCPSettings
 		alive     int
-		idle      int
-		user      int
+		idle      [2]int // seconds, from and to
+		interval  [2]int // seconds, from and to
+		count     [2]int
+		user      int // milliseconds
 		hasBuffer bool
 	}{
-		{"set", TCPSettings{Keepalive: 17 * time.Second, UserTimeout: 23 * time.Second, ReceiveBuffer: 8 << 10, SendBuffer: 16 << 10}, 1, 17, 23000, true},
-		{"off", TCPSettings{}, 0, 0, 0, false},
+		{"set", TCPSettings{Keepalive: 7 * time.Second, UserTimeout: 23 * time.Second, ReceiveBuffer: 8 << 10, SendBuffer: 16 << 10},
+			1, [2]int{7, 7}, [2]int{2, 4}, [2]int{4, 8}, 23000, true},
+		{"defaults", TCPSettings{Keepalive: 30 * time.Second, UserTimeout: time.Minute},
+			1, [2]int{27, 30}, [2]int{3, 8}, [2]int{4, 11}, 60000, false},
+		{"close", TCPSettings{Keepalive: time.Second, UserTimeout: 5 * time.Second},
+			1, [2]int{1, 1}, [2]int{1, 1}, [2]int{4, 4}, 5000, false},
+		{"no user timeout", TCPSettings{Keepalive: 41500 * time.Millisecond},
+			1, [2]int{38, 42}, [2]int{42, 42}, [2]int{3, 3}, 0, false},
+		{"no probes", TCPSettings{UserTimeout: 23 * time.Second}, 0, [2]int{}, [2]int{}, [2]int{}, 23000, false},
+		{"off", TCPSettings{}, 0, [2]int{}, [2]int{}, [2]int{}, 0, false},
 	}
 	for _, secure := range []bool{false, true} {
 		for _, tt := range tests {
@@ -80,13 +108,15 @@ func TestSocketOptions(t *testing.T) {
 					"backend": {<-peer, b.addr},
 				}
 				for name, leg := range legs {
-					option := func(level, option int) int { return socketOption(t, leg[0], leg[1], level, option) }
+					socket := findSocket(t, leg[0], leg[1])
+					option := func(level, option int) int { return socket.option(t, level, option) }
 					if got := option(unix.SOL_SOCKET, unix.SO_KEEPALIVE); got != tt.alive {
 						t.Errorf("%s: SO_KEEPALIVE is %d", name, got)
 					}
 					if tt.alive == 1 {
-						if idle, every := option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE), option(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL); idle != tt.idle || every != tt.idle {
-							t.Errorf("%s: TCP_KEEPIDLE is %d, TCP_KEEPINTVL %d", name, idle, every)
+						idle, interval, count := option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE), option(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL), option(unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
+						if outside(idle, tt.idle) || outside(interval, tt.interval) || outside(count, tt.count) {
+							t.Errorf("%s: TCP_KEEPIDLE is %d, TCP_KEEPINTVL %d, TCP_KEEPCNT %d", name, idle, interval, count)
 						}
 					}
 					if got := option(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); got != tt.user {

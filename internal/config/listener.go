@@ -67,8 +67,9 @@ type TCP struct {
 	// KeepAlive is the idle time before the first probe; 0 switches probes off. Linux
 	// takes at most 32767 s for TCP_KEEPIDLE.
 	KeepAlive time.Duration `key:"keepalive" range:"0|1s..9h"`
-	// UserTimeout is TCP_USER_TIMEOUT, how long sent data may stay unacknowledged; 0
-	// leaves it to the kernel.
+	// UserTimeout is TCP_USER_TIMEOUT, how long sent data and probes may stay
+	// unacknowledged; 0 leaves it to the kernel. With both set it is longer than KeepAlive
+	// by half of it, and by 4 s.
 	UserTimeout time.Duration `key:"user_timeout" range:"0|1ms..24h"`
 	// ReceiveBuffer and SendBuffer are SO_RCVBUF and SO_SNDBUF in bytes; 0 leaves
 	// them to the kernel.

@@ -63,17 +63,19 @@ func (v *validator) notLonger(path, name string, d time.Duration, boundName stri
 	if d <= bound || !v.usable(at) || !v.usable(boundAt) {
 		return
 	}
-	byDefault := func(p string) string {
-		if v.given(p) {
-			return ""
-		}
-		return " (the default)"
-	}
 	if !v.given(at) {
 		at = boundAt
 	}
-	v.add(at, "%s %s%s is longer than %s %s%s", name, plainDuration(d), byDefault(join(path, name)),
-		boundName, plainDuration(bound), byDefault(boundAt))
+	v.add(at, "%s %s%s is longer than %s %s%s", name, plainDuration(d), v.byDefault(join(path, name)),
+		boundName, plainDuration(bound), v.byDefault(boundAt))
+}
+
+// byDefault says behind a value where it is from, if it is not from the YAML.
+func (v *validator) byDefault(path string) string {
+	if v.given(path) {
+		return ""
+	}
+	return " (the default)"
 }
 
 // plainDuration is d without the zeros that String leaves at its end.

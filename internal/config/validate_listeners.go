@@ -1,5 +1,7 @@
 package config
 
+import "time"
+
 func (v *validator) validateListeners() {
 	seen := names{what: "listener"}
 	for i := range v.file.Listeners {
@@ -15,6 +17,7 @@ func (v *validator) validateListeners() {
 		if l.TLS != nil {
 			v.validateListenerTLS(join(path, "tls"), l.TLS)
 		}
+		v.validateTCP(join(path, "tcp"), l.TCP)
 	}
 	v.validateBounds()
 }
@@ -64,6 +67,32 @@ func (v *validator) validateListenerTLS(path string, t *ListenerTLS) {
 	if t.TicketKeys != nil {
 		v.checkTicketKeys(join(path, "ticket_keys.files"), t.TicketKeys.Files)
 	}
+}
+
+// validateTCP reports a user timeout that leaves no time for several keepalive probes. By
+// the kernel's rule, one lost probe would then end a sound connection that is idle: see
+// probes in package proxy.
+func (v *validator) validateTCP(path string, t TCP) {
+	const least = 4 * time.Second
+	alive, user := join(path, "keepalive"), join(path, "user_timeout")
+	if t.KeepAlive == 0 || t.UserTimeout == 0 || !v.usable(alive) || !v.usable(user) {
+		return
+	}
+	enough := max(t.KeepAlive+least, t.KeepAlive*3/2)
+	if t.UserTimeout >= enough {
+		return
+	}
+	remedy := "0"
+	if most := min(t.UserTimeout-least, t.UserTimeout*2/3).Truncate(time.Second); most > 0 {
+		remedy = plainDuration(most) + " or less"
+	}
+	at := user
+	if !v.given(at) {
+		at = alive
+	}
+	v.add(at, "user_timeout %s%s is too short for keepalive %s%s: one lost probe could end an idle connection; "+
+		"set user_timeout to %s or more, or keepalive to %s", plainDuration(t.UserTimeout), v.byDefault(user),
+		plainDuration(t.KeepAlive), v.byDefault(alive), plainDuration(enough), remedy)
 }
 
 func (v *validator) validateClientAuth(path string, c ClientAuth) {
