@@ -1,12 +1,19 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 )
+
+// notes say what the figures do not: why one is missed, and what was tried. They are
+// written by hand for the samples that are kept, and go into the page as they are.
+//
+//go:embed notes.md
+var notes string
 
 // writePage writes the page of r to a file, or to stdout.
 func writePage(path string, r *results) error {
@@ -28,6 +35,9 @@ func (r *results) page(w io.Writer) {
 	p.throughput()
 	p.idle()
 	p.growth()
+	if notes := strings.TrimSpace(notes); notes != "" {
+		p.printf("%s\n\n", notes)
+	}
 	p.method()
 	p.doubts()
 }
@@ -215,7 +225,8 @@ func (p *page) method() {
 - CPU time is utime + stime of the serving process over the measured time, divided by the messages that came back then.
 - In each round every measure runs with every proxy, and the order turns from round to round.
 - Memory: a proxy started for it, %.3g s of silence after the last session opened, nothing forced: neither a garbage
-  collection nor a return of memory to the system. GOGC and GOMEMLIMIT are unset.
+  collection nor a return of memory to the system but by the proxy itself (Tidegate does when it has become quiet, see
+  [operations](operations.md#limits-of-the-system)). GOGC and GOMEMLIMIT are unset.
 
 `, echoConnections, pushConnections, thousands(pushRate), latencyConnections, thousands(latencyRate), bulkConnections, p.r.Settle)
 }

@@ -187,6 +187,14 @@ func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error 
 	}
 	runtime.GC() // not in the middle
 	debug.FreeOSMemory()
+	var own time.Duration // of the proxy, in all of the run
+	if p.process != nil {
+		began, err := cpuTime(p.worker())
+		if err != nil {
+			return err
+		}
+		own = -began
+	}
 	before := readCores()
 	r, err := load.Run(ctx, o)
 	if err != nil {
@@ -206,7 +214,11 @@ func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error 
 		s.Values[valueP50], s.Values[valueP99] = r.Latency.P50*1e6, r.Latency.P99*1e6
 	}
 	if r.CPU != nil {
-		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, r.CPU.Seconds)
+		ended, err := cpuTime(p.worker())
+		if err != nil {
+			return err
+		}
+		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, (own + ended).Seconds())
 		s.keepCPU(r.CPU)
 	}
 	b.keep(s)
