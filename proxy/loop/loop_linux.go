@@ -20,11 +20,11 @@ const (
 	readsPerTurn  = 4
 	eventsPerWait = 256
 
-	// patience is how long, in milliseconds, a loop that has had events lately waits for
-	// more with its processor in hand, and liveliness how often in a row in vain; see
-	// Loop.wait.
-	patience   = 10
-	liveliness = 2
+	// A loop is busy while the time from turn to turn is less than busyPace on average; it
+	// then waits for patience at a time; see Loop.wait. A silence counts as maxPace.
+	busyPace = 4 * time.Millisecond
+	patience = 10 * time.Millisecond
+	maxPace  = 32 * time.Millisecond
 )
 
 // Loop is one event loop.
@@ -35,7 +35,7 @@ type Loop struct {
 	mail    mailbox
 	load    atomic.Int64 // connections, adopted ones that are on their way included
 	ending  bool
-	lively  int8 // waits left until the loop counts as idle
+	pace    time.Duration // from turn to turn, on average
 	start   time.Time
 	now     time.Duration
 	conns   []*Conn // by descriptor
@@ -49,7 +49,7 @@ type Loop struct {
 }
 
 func newLoop(index int) (*Loop, error) {
-	l := &Loop{index: index, start: time.Now(), scratch: make([]byte, ScratchBytes)}
+	l := &Loop{index: index, start: time.Now(), pace: maxPace, scratch: make([]byte, ScratchBytes)}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -131,7 +131,9 @@ func (l *Loop) run() {
 	events := make([]unix.EpollEvent, eventsPerWait)
 	for !l.ending {
 		n := l.wait(events)
-		l.now = l.clock()
+		now := l.clock()
+		l.pace += (min(now-l.now, maxPace) - l.pace) / 8
+		l.now = now
 		for i := range events[:n] {
 			l.dispatch(&events[i])
 		}
@@ -146,11 +148,11 @@ func (l *Loop) run() {
 	l.close()
 }
 
-// wait returns the next events. A loop that has had some lately waits for more without
-// telling the runtime: between messages that follow each other neither the scheduler nor
-// its monitor has anything to do for it. When the runtime needs the goroutine to stop it
-// interrupts the wait with a signal. Only after a silence does the loop block as the
-// runtime knows it, and gives its processor to others.
+// wait returns the next events. A busy loop waits for them without telling the runtime:
+// between messages that follow each other neither the scheduler nor its monitor has
+// anything to do for it. When the runtime needs the goroutine to stop it interrupts the
+// wait with a signal. A loop that has little to do blocks as the runtime knows it, and
+// gives its processor to others: while one is held, the monitor does not sleep.
 func (l *Loop) wait(events []unix.EpollEvent) int {
 	if len(l.again) > 0 || l.mail.any.Load() {
 		return epollWait(l.epoll, events, 0)
@@ -159,25 +161,16 @@ func (l *Loop) wait(events []unix.EpollEvent) int {
 	if next, ok := l.wheel.next(); ok {
 		timeout = int(max(0, next-l.clock())/time.Millisecond) + 1
 	}
-	if l.lively > 0 {
-		short := patience
-		if timeout >= 0 && timeout < short {
-			short = timeout
+	if l.pace < busyPace {
+		const short = int(patience / time.Millisecond)
+		if timeout < 0 || timeout > short {
+			timeout = short
 		}
-		n := epollWait(l.epoll, events, short)
-		if n > 0 {
-			l.lively = liveliness
-		} else {
-			l.lively--
-		}
-		return n
+		return epollWait(l.epoll, events, timeout)
 	}
 	n, err := unix.EpollWait(l.epoll, events, timeout)
 	if err != nil && err != unix.EINTR {
 		panic(fmt.Sprintf("loop: epoll_wait: %v", err)) // the descriptor is ours and valid
-	}
-	if n > 0 {
-		l.lively = liveliness
 	}
 	return max(n, 0)
 }
