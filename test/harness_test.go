@@ -67,8 +67,12 @@ type edge struct {
 }
 
 // start runs an edge with a configuration. In yaml, ADMIN stands for the admin section
-// and CERT and KEY for a certificate of localhost. It returns when the edge is ready.
-func start(t *testing.T, yaml string) *edge {
+// and CERT and KEY for a certificate of localhost. It returns when the edge is ready. The
+// collector has an operator's setting, so that what is alive shows soon and steadily.
+func start(t *testing.T, yaml string) *edge { return startWith(t, []string{"GOGC=100"}, yaml) }
+
+// startWith is start with an environment.
+func startWith(t *testing.T, env []string, yaml string) *edge {
 	t.Helper()
 	e := &edge{t: t, dir: t.TempDir(), exited: make(chan struct{}), wake: make(chan struct{})}
 	certPEM, keyPEM, err := tgtls.NewDevelopmentCertificate("localhost", "127.0.0.1")
@@ -79,6 +83,7 @@ func start(t *testing.T, yaml string) *edge {
 	e.writeFile("edge.key", string(keyPEM))
 	e.config = e.writeFile("tidegate.yaml", e.expand(yaml))
 	e.cmd = exec.Command(binary, "run", "--config", e.config)
+	e.cmd.Env = append(os.Environ(), env...)
 	stderr, err := e.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

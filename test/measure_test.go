@@ -86,7 +86,7 @@ type footprint struct {
 
 // footprint measures after collections, the first of which let go of what finalisers and
 // pools held. The process collects by itself: scraping is the garbage that drives it. GOGC
-// being 100, the next collection is due when the heap, with stacks and globals, is twice
+// being 100 (see start), the next collection is due when the heap, with stacks and globals, is twice
 // of what was alive; what was allocated during a collection counts as alive, so the least
 // of several says most.
 func (e *edge) footprint() footprint {

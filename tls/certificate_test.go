@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -145,19 +144,5 @@ func TestReadFile(t *testing.T) {
 	}
 	if _, err := readFile(dir.path("missing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v is not ErrNotExist", err)
-	}
-}
-
-// asNobody opens files as a user without rights until the returned function is called.
-func asNobody(t *testing.T) func() {
-	t.Helper()
-	const nobody = 65534
-	runtime.LockOSThread()
-	if err := unix.Setfsuid(nobody); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		unix.Setfsuid(0)
-		runtime.UnlockOSThread()
 	}
 }
