@@ -18,6 +18,7 @@ import (
 	"github.com/tidegate/tidegate/internal/admin"
 	"github.com/tidegate/tidegate/internal/cli"
 	"github.com/tidegate/tidegate/internal/config"
+	"github.com/tidegate/tidegate/internal/heap"
 	"github.com/tidegate/tidegate/internal/metrics"
 )
 
@@ -105,7 +106,7 @@ func runEdge(ctx context.Context, e *edge, file *config.File) error {
 			e.log.Error("the admin API has ended", zap.Error(err))
 		}
 	})
-	wg.Go(func() { e.keepHeap(background) })
+	wg.Go(func() { heap.Keep(background, e.activity, e.logReturned) })
 	if e.path != "" {
 		wg.Go(func() { e.follow(background) })
 	}
@@ -118,6 +119,17 @@ func runEdge(ctx context.Context, e *edge, file *config.File) error {
 	wg.Wait()
 	e.log.Info("stopped")
 	return nil
+}
+
+// activity is what the edge does, as far as it concerns the heap.
+func (e *edge) activity() heap.Activity {
+	t := e.srv.Totals()
+	return heap.Activity{Opened: t.Opened, Live: t.Live, Handshaking: t.Handshaking}
+}
+
+func (e *edge) logReturned(before heap.State, took time.Duration) {
+	e.log.Debug("memory returned", zap.Uint64("objects", before.Objects), zap.Uint64("live", before.Live),
+		zap.Uint64("free", before.Free), zap.Duration("took", took))
 }
 
 // start applies the first configuration.
