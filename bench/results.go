@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,11 +67,27 @@ func newResults(ctx context.Context, o *options) *results {
 		Duration: o.duration.Seconds(), Warmup: o.warmup.Seconds(), Settle: o.settle.Seconds()}
 }
 
+// write writes JSON, a sample on each line.
 func (r *results) write(path string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
+	head := *r
+	head.Samples = nil
+	b, err := json.MarshalIndent(head, "", "  ")
 	if err != nil {
 		return err
 	}
+	b = bytes.TrimSuffix(b, []byte("null\n}"))
+	b = append(b, '[')
+	for i, s := range r.Samples {
+		line, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, "\n    "...), line...)
+	}
+	b = append(b, "\n  ]\n}"...)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
