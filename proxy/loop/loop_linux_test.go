@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -348,6 +349,47 @@ func TestPlacement(t *testing.T) {
 		if n := l.load.Load(); n != 10 {
 			t.Errorf("loop %d has %d, want 10", l.index, n)
 		}
+	}
+}
+
+// A loop that is kept busy holds its processor while it waits, and stops all the same when
+// the collector asks; one that has little to do gives its processor up.
+func TestPace(t *testing.T) {
+	l := startGroup(t, 1).Pick()
+	_, far := adopt(t, l, echo())
+	var pace time.Duration
+	read := func() time.Duration {
+		on(t, l, func() { pace = l.pace })
+		return pace
+	}
+	p := make([]byte, 64)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		for range 100 {
+			far.Write(p)
+			io.ReadFull(far, p)
+		}
+		if read() < busyPace {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v from turn to turn: still not busy", pace)
+		}
+	}
+	runtime.GC() // returns once every goroutine was stopped
+	silent := make(chan struct{})
+	timer := &Timer{}
+	left := 5
+	timer.F = func() {
+		if left--; left == 0 {
+			close(silent)
+			return
+		}
+		l.Set(timer, l.Now()+2*maxPace)
+	}
+	on(t, l, func() { l.Set(timer, l.Now()+2*maxPace) })
+	<-silent
+	if read() < busyPace {
+		t.Errorf("%v from turn to turn after a silence: still busy", pace)
 	}
 }
 
