@@ -22,31 +22,40 @@ pools:
   - {name: apps, backends: [{address: %q}]}
 `
 
+// rest opens silent sessions and returns once all are open. They end with leave, which
+// waits for that.
+func (e *edge) rest(url string, sessions int) (leave func()) {
+	e.t.Helper()
+	ctx, cancel := context.WithCancel(e.t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := load.Run(ctx, load.Options{URL: url, TLS: insecure(), Mode: load.Idle, Connections: sessions,
+			Duration: time.Hour, Timeout: time.Minute})
+		done <- err
+	}()
+	e.eventually("the sessions are open", func() bool { return e.status().Sessions == int64(sessions) })
+	return func() {
+		e.t.Helper()
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			e.t.Fatal(err)
+		}
+		e.eventually("the sessions have ended", func() bool { return e.status().Sessions == 0 })
+	}
+}
+
 // TestMemoryIsReturned: what handshakes leave behind goes back to the system once it is
 // quiet, though nothing else would make the collector run; and so does what sessions held
 // when most of them have ended.
 func TestMemoryIsReturned(t *testing.T) {
-	const sessions = 300
-	app := newApp(t, "app")
-	e := startWith(t, []string{"GOGC="}, fmt.Sprintf(memoryConfig, app.addr))
+	e := startWith(t, []string{"GOGC="}, fmt.Sprintf(memoryConfig, newApp(t, "app").addr))
 	idle := func() float64 {
 		m := e.metrics()
 		return m["go_memstats_heap_idle_bytes"] - m["go_memstats_heap_released_bytes"]
 	}
-	ctx, leave := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := load.Run(ctx, load.Options{URL: "wss://" + e.addr("wss") + "/", TLS: insecure(), Mode: load.Idle,
-			Connections: sessions, Duration: time.Hour, Timeout: time.Minute})
-		done <- err
-	}()
-	e.eventually("the sessions are open", func() bool { return e.status().Sessions == sessions })
+	leave := e.rest("wss://"+e.addr("wss")+"/", 300)
 	e.eventually("memory is returned while they are quiet", func() bool { return e.countLog("memory returned") > 0 && idle() < 4<<20 })
 	before := e.countLog("memory returned")
 	leave()
-	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-	e.eventually("the sessions have ended", func() bool { return e.status().Sessions == 0 })
 	e.eventually("memory is returned after they have ended", func() bool { return e.countLog("memory returned") > before })
 }

@@ -3,9 +3,11 @@ package evented
 import (
 	"context"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -120,5 +122,64 @@ func TestPeerThatEndedBefore(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("the session goes on without its client")
+	}
+}
+
+// TestIdleSessionIsSmall: a session that has nothing to do is its struct and two places in
+// the loop's table, without buffers, timers or goroutines.
+func TestIdleSessionIsSmall(t *testing.T) {
+	const sessions, most = 500, 512
+	g := startGroup(t)
+	opt := &engine.Options{Tally: new(engine.Tally)}
+	results := make(result, sessions)
+	running, far := make([]engine.Session, 0, sessions), make([]int, 0, 2*sessions)
+	defer func() {
+		for _, fd := range far {
+			unix.Close(fd)
+		}
+	}()
+	held := func() uint64 {
+		var m runtime.MemStats
+		for range 2 { // the second without what pools had
+			runtime.GC()
+		}
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	open := func() {
+		legs := [2]Leg{}
+		for i := range legs {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			legs[i].FD, far = fds[0], append(far, fds[1])
+		}
+		s, err := g.Start(opt, results, legs[0], legs[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		running = append(running, s)
+	}
+	goroutines := runtime.NumGoroutine()
+	before := held()
+	for range sessions {
+		open()
+	}
+	for range 2 {
+		g.Sum(nil) // a turn of each loop: what was posted before has run, and is let go of
+	}
+	each := (held() - before) / sessions
+	if each > most || each < uint64(unsafe.Sizeof(Session{})) {
+		t.Errorf("an idle session holds %d bytes, want at most %d", each, most)
+	}
+	if n := runtime.NumGoroutine() - goroutines; n > g.Loops() { // they may have begun since
+		t.Errorf("%d goroutines more with %d sessions", n, sessions)
+	}
+	for _, s := range running {
+		s.Kill()
+	}
+	for range running {
+		<-results
 	}
 }
