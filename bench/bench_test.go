@@ -69,8 +69,6 @@ func made() *results {
 }
 
 func TestPage(t *testing.T) {
-	defer func(n string) { notes = n }(notes)
-	notes = "" // those of the figures that are kept
 	r := made()
 	// Maps above are in no order, the page must not mind.
 	for _, s := range r.Samples {
@@ -109,7 +107,7 @@ func TestPage(t *testing.T) {
 // TestPageOfNothing: a run of a few measures makes a page too.
 func TestPageOfNothing(t *testing.T) {
 	var b bytes.Buffer
-	(&results{}).page(&b)
+	(&results{}).page(&b, "")
 	if s := b.String(); strings.Contains(s, "## CPU") || strings.Contains(s, "NaN") || strings.Contains(s, "%!") {
 		t.Error(s)
 	}
@@ -215,7 +213,7 @@ func TestMeasures(t *testing.T) {
 
 func TestFlags(t *testing.T) {
 	for _, args := range [][]string{{"-nope"}, {"more"}, {"-only", "("}, {"-proxies", "["}, {"-sessions", "3,2"}, {"-sessions", "10000"},
-		{"-rounds", "0"}, {"-duration", "0s"}, {"-load-core", "0"}} {
+		{"-rounds", "0"}, {"-notes", "n.md"}, {"-duration", "0s"}, {"-load-core", "0"}} {
 		_, err := parse(args)
 		if _, wrong := errors.AsType[*usageError](err); !wrong {
 			t.Errorf("%v: %v", args, err)

@@ -16,5 +16,11 @@
 //	setup.go      what must be there: packages, certificate, tidegate
 //	machine.go    what the figures were measured on, and how quiet it was
 //
+// docs/benchmarks.md is made of samples that are kept beside it and of notes on them:
+//
+//	bin/bench -render docs/benchmarks.json -notes bench/notes.md -out docs/benchmarks.md
+//
+// After a run with other samples to keep, the notes have to be written again.
+//
 // Everything goes over loopback. It needs Linux (/proc, taskset).
 package main

@@ -23,7 +23,8 @@ type options struct {
 	quick                    bool
 	only, proxies            *regexp.Regexp
 	rounds                   int
-	out, results, render     string
+	out, results             string
+	render, notes            string
 	proxyCore, loadCore      int
 	tidegate, haproxy, nginx string
 	duration, warmup         time.Duration
@@ -62,6 +63,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.out, "out", "", "write the page (Markdown) to this file; without it, to stdout")
 	f.StringVar(&o.results, "results", "bench/results", "directory for the samples (JSON)")
 	f.StringVar(&o.render, "render", "", "measure nothing, make the page of this file of samples")
+	f.StringVar(&o.notes, "notes", "", "with -render: put this Markdown into the page, what the figures do not say")
 	f.IntVar(&o.proxyCore, "proxy-core", 0, "core of the proxies")
 	f.IntVar(&o.loadCore, "load-core", 1, "core of the load generator and the backend")
 	f.StringVar(&o.tidegate, "tidegate", "", "measure this binary instead of building one")
@@ -104,6 +106,9 @@ func (o *options) check(only, proxies, sessions string) (err error) {
 		}
 		o.sessions, last = append(o.sessions, n), n
 	}
+	if o.notes != "" && o.render == "" {
+		return &usageError{errors.New("-notes goes with -render")}
+	}
 	if o.rounds < 1 || o.duration <= 0 || o.proxyCore == o.loadCore {
 		return &usageError{errors.New("-rounds and -duration are positive, and the cores are two")}
 	}
@@ -116,7 +121,13 @@ func run(o *options) error {
 		if err != nil {
 			return err
 		}
-		return writePage(o.out, r)
+		var notes []byte
+		if o.notes != "" {
+			if notes, err = os.ReadFile(o.notes); err != nil {
+				return err
+			}
+		}
+		return writePage(o.out, string(notes), r)
 	}
 	if o.only.String() == "list" {
 		for _, m := range measures() {
@@ -152,7 +163,7 @@ func run(o *options) error {
 	case err != nil:
 		return err
 	}
-	return writePage(o.out, b.results)
+	return writePage(o.out, "", b.results)
 }
 
 // pinned is set in the environment of the process that runs on its core.

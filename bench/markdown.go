@@ -1,7 +1,6 @@
 package main
 
 import (
-	_ "embed"
 	"fmt"
 	"io"
 	"os"
@@ -9,16 +8,11 @@ import (
 	"strings"
 )
 
-// notes say what the figures do not: why one is missed, and what was tried. They are
-// written by hand for the samples that are kept, and go into the page as they are.
-//
-//go:embed notes.md
-var notes string
-
-// writePage writes the page of r to a file, or to stdout.
-func writePage(path string, r *results) error {
+// writePage writes the page of r to a file, or to stdout. Notes say what the figures do
+// not: why one is missed, and what was tried. They go into the page as they are.
+func writePage(path, notes string, r *results) error {
 	var page strings.Builder
-	r.page(&page)
+	r.page(&page, notes)
 	if path == "" {
 		_, err := io.WriteString(os.Stdout, page.String())
 		return err
@@ -27,7 +21,7 @@ func writePage(path string, r *results) error {
 }
 
 // page is all of the Markdown.
-func (r *results) page(w io.Writer) {
+func (r *results) page(w io.Writer, notes string) {
 	p := &page{w: w, r: r}
 	p.head()
 	p.cpu()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,7 +76,10 @@ func (r *results) write(path string) error {
 	if err != nil {
 		return err
 	}
-	b = bytes.TrimSuffix(b, []byte("null\n}"))
+	b, last := bytes.CutSuffix(b, []byte("null\n}"))
+	if !last {
+		return errors.New("the samples are not the last field")
+	}
 	b = append(b, '[')
 	for i, s := range r.Samples {
 		line, err := json.Marshal(s)

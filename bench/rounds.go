@@ -187,13 +187,12 @@ func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error 
 	}
 	runtime.GC() // not in the middle
 	debug.FreeOSMemory()
-	var own time.Duration // of the proxy, in all of the run
+	var began time.Duration // CPU time of the proxy before the run
 	if p.process != nil {
-		began, err := cpuTime(p.worker())
-		if err != nil {
+		var err error
+		if began, err = cpuTime(p.worker()); err != nil {
 			return err
 		}
-		own = -began
 	}
 	before := readCores()
 	r, err := load.Run(ctx, o)
@@ -218,7 +217,7 @@ func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error 
 		if err != nil {
 			return err
 		}
-		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, (own + ended).Seconds())
+		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, (ended - began).Seconds())
 		s.keepCPU(r.CPU)
 	}
 	b.keep(s)
