@@ -38,7 +38,7 @@ const (
 	// how many times as long as the last one took it is.
 	returnPause = 5 * time.Second
 	returnRest  = 50
-	// returnAnyway is after how long it is done though it is never quiet.
+	// returnAnyway is after how long without a quiet moment it is done nevertheless.
 	returnAnyway = time.Minute
 )
 
@@ -69,7 +69,7 @@ func read() State {
 // took. A GOGC of the operator's own stays as it is, with GOGC=off nothing is collected,
 // and a GOMEMLIMIT goes before all.
 func Keep(ctx context.Context, now func() Activity, returned func(before State, took time.Duration)) {
-	k, percent := keeper{last: time.Now()}, 100
+	k, percent := keeper{calm: time.Now()}, 100
 	own := os.Getenv("GOGC") != ""
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -114,9 +114,9 @@ func grow(percent int, live uint64) int {
 
 // keeper decides when memory is returned.
 type keeper struct {
-	opened uint64 // sessions ever, when last looked
-	most   int    // sessions since memory was last returned
-	last   time.Time
+	opened uint64    // sessions ever, when last looked
+	most   int       // sessions since memory was last returned
+	calm   time.Time // when it was last quiet, or memory returned
 	next   time.Time // not before
 }
 
@@ -125,7 +125,10 @@ type keeper struct {
 func (k *keeper) due(now time.Time, a Activity, s State) bool {
 	quiet := a.Opened == k.opened && a.Handshaking == 0
 	k.opened, k.most = a.Opened, max(k.most, a.Live)
-	if s.off || now.Before(k.next) || !quiet && now.Sub(k.last) < returnAnyway {
+	if quiet {
+		k.calm = now
+	}
+	if s.off || now.Before(k.next) || !quiet && now.Sub(k.calm) < returnAnyway {
 		return false
 	}
 	gain := s.Free
@@ -140,5 +143,5 @@ func (k *keeper) due(now time.Time, a Activity, s State) bool {
 
 // done notes that memory was returned.
 func (k *keeper) done(now time.Time, sessions int, took time.Duration) {
-	k.most, k.last, k.next = sessions, now, now.Add(max(returnPause, returnRest*took))
+	k.most, k.calm, k.next = sessions, now, now.Add(max(returnPause, returnRest*took))
 }

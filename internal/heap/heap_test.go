@@ -38,11 +38,17 @@ func TestDue(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			k := tt.keeper
-			k.last = start
+			k.calm = start
 			if got := k.due(start.Add(tt.after), tt.activity, tt.state); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+	// A storm after a long silence is left alone.
+	k := keeper{calm: start}
+	k.due(start.Add(time.Hour), Activity{}, state(25, 25, 0))
+	if k.due(start.Add(time.Hour+time.Second), Activity{Opened: 1000, Live: 1000}, state(40, 25, 5)) {
+		t.Error("due in the first second of a storm")
 	}
 	if s := read(); s.Objects == 0 || s.off {
 		t.Errorf("the heap of this process is %+v", s)
