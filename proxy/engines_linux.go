@@ -11,7 +11,6 @@ import (
 	"github.com/tidegate/tidegate/proxy/evented"
 	"github.com/tidegate/tidegate/proxy/pump"
 	"github.com/tidegate/tidegate/proxy/relay"
-	"github.com/tidegate/tidegate/tls"
 )
 
 // engines are what sessions run on: event loops, or goroutines where there is no loop.
@@ -71,13 +70,7 @@ func (e *engines) counts(sessions []engine.Session) [][2]relay.Count {
 	if e.loops == nil {
 		return countEach(sessions)
 	}
-	counts := e.loops.Counts(sessions)
-	for i, s := range sessions {
-		if _, ok := s.(*evented.Session); !ok {
-			counts[i] = s.Counts()
-		}
-	}
-	return counts
+	return e.loops.Counts(sessions)
 }
 
 // detach takes the connection out of the runtime's hands: fd is the same socket.
@@ -85,9 +78,7 @@ func (l *leg) detach(fd int) evented.Leg {
 	out := evented.Leg{FD: fd, Plain: l.head}
 	if l.tls != nil {
 		codec, wire, plain := l.tls.Detach()
-		if layer, ok := codec.(*tls.Layer); ok {
-			layer.Forget()
-		}
+		codec.Forget()
 		out.Codec, out.Wire, out.Plain = codec, wire, append(out.Plain, plain...)
 	}
 	l.stream.Close()

@@ -44,6 +44,11 @@ type Codec interface {
 
 	// ConnectionState says what the handshake agreed on.
 	ConnectionState() cryptotls.ConnectionState
+
+	// Forget lets go of what only ConnectionState needs, as far as that is possible. Who
+	// keeps many idle connections calls it once it knows all that it wants; of the state, the
+	// version, the suite and HandshakeComplete are sure to be right from then on.
+	Forget()
 }
 
 // ErrWriteClosed is the error of writing after a close_notify was sent or the

@@ -89,8 +89,7 @@ func (l *Layer) ConnectionState() cryptotls.ConnectionState {
 	return *l.state
 }
 
-// Forget lets go of what the handshake agreed on, the client's certificates among it.
-// A caller that keeps many idle connections calls it once it knows all it wants.
+// Forget implements [Codec]: the client's certificates are among what is let go of.
 func (l *Layer) Forget() { l.state = nil }
 
 // Open implements [Codec]. It needs no scratch and never asks to be called again.

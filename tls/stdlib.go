@@ -20,6 +20,9 @@ type Stdlib struct {
 // ConnectionState implements [Codec].
 func (s *Stdlib) ConnectionState() cryptotls.ConnectionState { return s.conn.ConnectionState() }
 
+// Forget implements [Codec]. What crypto/tls holds stays.
+func (s *Stdlib) Forget() {}
+
 // Open implements [Codec]. It takes all of in, parts of records too, unless it asks to
 // be called again. While a record is incomplete crypto/tls holds a buffer for it.
 func (s *Stdlib) Open(in, scratch, reply []byte) (plain []byte, used int, replyOut []byte, again bool, err error) {
