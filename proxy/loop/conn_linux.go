@@ -31,14 +31,14 @@ type Conn struct {
 	handler Handler
 	held    *held // nil while nothing is held, as in almost all of them
 	fd      int32
-	limit   uint16 // of a read; 0: the scratch
-	paused  bool   // the handler wants nothing to read
-	ready   bool   // the socket may have something to read
-	hung    bool   // the peer has ended: read on until end of stream
-	ended   bool   // Ended was called
-	queued  bool   // stands in Loop.again
-	broken  bool   // writing has failed
-	shut    bool   // shutdown when the queue is empty, or done
+	limit   int32 // of a read; 0: the scratch
+	paused  bool  // the handler wants nothing to read
+	ready   bool  // the socket may have something to read
+	hung    bool  // the peer has ended: read on until end of stream
+	ended   bool  // Ended was called
+	queued  bool  // stands in Loop.again
+	broken  bool  // writing has failed
+	shut    bool  // shutdown when the queue is empty, or done
 	closed  bool
 }
 
@@ -54,8 +54,14 @@ const maxSpare = 256
 
 // hold returns what is held, to be added to.
 func (c *Conn) hold() *held {
-	if c.held == nil {
-		c.held = c.loop.newHeld()
+	if c.held != nil {
+		return c.held
+	}
+	c.held = new(held)
+	if spare := c.loop.spare; len(spare) > 0 {
+		last := len(spare) - 1
+		c.held, spare[last] = spare[last], nil
+		c.loop.spare = spare[:last]
 	}
 	return c.held
 }
@@ -83,7 +89,7 @@ func (c *Conn) Queued() int {
 
 // LimitReads bounds a read to n bytes, and with it what a handler can put into the queue
 // of another connection before it pauses this one. 0 is the loop's scratch.
-func (c *Conn) LimitReads(n int) { c.limit = uint16(min(n, ScratchBytes)) }
+func (c *Conn) LimitReads(n int) { c.limit = int32(min(n, ScratchBytes)) }
 
 // Pause stops reading. What the socket holds waits there.
 func (c *Conn) Pause() { c.paused = true }
@@ -154,10 +160,7 @@ func (c *Conn) deliver(p []byte) {
 	}
 	rest := p[used:]
 	if len(rest) == 0 {
-		if c.held != nil {
-			c.dropKept()
-			c.release()
-		}
+		c.dropKept()
 		return
 	}
 	h := c.hold()
@@ -169,8 +172,11 @@ func (c *Conn) deliver(p []byte) {
 }
 
 func (c *Conn) dropKept() {
-	c.loop.pool.put(c.held.kept)
-	c.held.kept = nil
+	if h := c.held; h != nil {
+		c.loop.pool.put(h.kept)
+		h.kept = nil
+		c.release()
+	}
 }
 
 // Inject presents bytes to the handler as if they had been read: those that were read
@@ -269,7 +275,7 @@ func (c *Conn) breakWrite(err error) {
 
 // CloseWrite ends our direction of the stream behind what was written.
 func (c *Conn) CloseWrite() {
-	if c.shut || c.closed || c.loop == nil {
+	if c.shut || c.closed {
 		return
 	}
 	c.shut = true
@@ -288,12 +294,8 @@ func (c *Conn) Close() {
 	c.closed = true
 	l := c.loop
 	c.dropQueue()
-	if c.held != nil {
-		c.dropKept()
-		c.release()
-	}
+	c.dropKept()
 	l.conns[c.fd] = nil
-	l.count--
 	unix.Close(int(c.fd))
 }
 

@@ -25,5 +25,9 @@
 //   - a queue holds what the socket did not take at once, and nothing else: bounding it
 //     is the handler's, by pausing whoever fills it.
 //
+// While its turns follow each other closely a loop waits by a system call of which the
+// runtime does not know, and keeps its processor (docs/decisions/0008): a program has to
+// have more of them (GOMAXPROCS) than loops.
+//
 // The package knows no protocol.
 package loop

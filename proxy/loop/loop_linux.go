@@ -39,7 +39,6 @@ type Loop struct {
 	start   time.Time
 	now     time.Duration
 	conns   []*Conn // by descriptor
-	count   int
 	again   []*Conn // have more to read
 	turn    []*Conn
 	scratch []byte
@@ -105,18 +104,7 @@ func (l *Loop) Adopt(c *Conn, fd int, h Handler) error {
 	}
 	c.loop, c.handler, c.fd = l, h, int32(fd)
 	l.conns[fd] = c
-	l.count++
 	return nil
-}
-
-// newHeld returns an empty held, a spare one if there is any.
-func (l *Loop) newHeld() *held {
-	if n := len(l.spare); n > 0 {
-		h := l.spare[n-1]
-		l.spare = l.spare[:n-1]
-		return h
-	}
-	return new(held)
 }
 
 // Reserve counts n connections that are on their way, for the placement of others;
@@ -155,37 +143,42 @@ func (l *Loop) run() {
 // gives its processor to others: while one is held, the monitor does not sleep.
 func (l *Loop) wait(events []unix.EpollEvent) int {
 	if len(l.again) > 0 || l.mail.any.Load() {
-		return epollWait(l.epoll, events, 0)
+		return epollWait(l.epoll, events, 0, false)
 	}
 	timeout := -1
 	if next, ok := l.wheel.next(); ok {
 		timeout = int(max(0, next-l.clock())/time.Millisecond) + 1
 	}
-	if l.pace < busyPace {
+	busy := l.pace < busyPace
+	if busy {
 		const short = int(patience / time.Millisecond)
 		if timeout < 0 || timeout > short {
 			timeout = short
 		}
-		return epollWait(l.epoll, events, timeout)
 	}
-	n, err := unix.EpollWait(l.epoll, events, timeout)
-	if err != nil && err != unix.EINTR {
-		panic(fmt.Sprintf("loop: epoll_wait: %v", err)) // the descriptor is ours and valid
-	}
-	return max(n, 0)
+	return epollWait(l.epoll, events, timeout, !busy)
 }
 
 // clock is the time now; within a turn Now is cheaper.
 func (l *Loop) clock() time.Duration { return time.Since(l.start) + 1 }
 
-// epollWait waits for some milliseconds without the runtime's knowledge. An interrupted
-// wait has no events.
-func epollWait(epoll int, events []unix.EpollEvent, ms int) int {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
-	if errno != 0 {
+// epollWait waits for some milliseconds, or without end with -1; the runtime is told, or
+// not. An interrupted wait has no events.
+func epollWait(epoll int, events []unix.EpollEvent, ms int, told bool) int {
+	var n uintptr
+	var errno syscall.Errno
+	if told {
+		n, _, errno = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	} else {
+		n, _, errno = syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	}
+	switch errno {
+	case 0:
+		return int(n)
+	case syscall.EINTR:
 		return 0
 	}
-	return int(n)
+	panic(fmt.Sprintf("loop: epoll_wait: %v", errno)) // the descriptor is ours and valid
 }
 
 func (l *Loop) dispatch(ev *unix.EpollEvent) {
