@@ -155,11 +155,11 @@ func (n *Next) listen(s ListenerSettings) error {
 		if err != nil {
 			return err
 		}
-		places := n.srv.places[s.key()]
-		if places == nil {
-			places = &limits{}
+		taken := n.srv.limits[s.key()]
+		if taken == nil {
+			taken = &limits{}
 		}
-		ln = &listener{srv: n.srv, socket: socket.(*net.TCPListener), limits: places}
+		ln = &listener{srv: n.srv, socket: socket.(*net.TCPListener), limits: taken}
 		n.bound = append(n.bound, ln)
 	}
 	if before != nil && before.store == store && reflect.DeepEqual(s, before.ListenerSettings) {
@@ -242,9 +242,9 @@ func (n *Next) commitListeners(before *Generation) {
 	// Of a listener that is gone the places are kept while they are taken: should it come
 	// back, they are.
 	for key, ln := range listeners {
-		s.places[key] = ln.limits
+		s.limits[key] = ln.limits
 	}
-	maps.DeleteFunc(s.places, func(key string, l *limits) bool { return listeners[key] == nil && l.count() == 0 })
+	maps.DeleteFunc(s.limits, func(key string, l *limits) bool { return listeners[key] == nil && l.count() == 0 })
 }
 
 // close ends accepting; connections that were accepted go on.

@@ -270,7 +270,7 @@ func (h *handshake) answer(u *upstream) []byte {
 
 // open is the transition from handshaking to open.
 func (h *handshake) open(u *upstream, clientHead []byte) {
-	s := newSession(h.place(), u.backend, &SessionInfo{Client: h.conn.remote, ClientIP: h.origin.client, Host: h.r.Host,
+	s := newSession(h.route.place(h.endpoint), u.backend, &SessionInfo{Client: h.conn.remote, ClientIP: h.origin.client, Host: h.r.Host,
 		Path: h.r.URL.Path, Subprotocol: u.subprotocol, RequestID: h.requestID})
 	h.route.stats.enter(h.endpoint.Name)
 	u.backend.Live.Open()
@@ -286,12 +286,4 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 		// shutdown goes by.
 		s.Close(shutdownCode, shutdownReason)
 	}
-}
-
-// place is where the session will be counted.
-func (h *handshake) place() *place {
-	return h.route.place(h.endpoint, func() *place {
-		return &place{srv: h.srv, stats: h.route.stats, limits: h.endpoint.ln.limits,
-			listener: h.endpoint.Name, route: h.route.Name, pool: h.route.pool.Name}
-	})
 }

@@ -24,13 +24,13 @@ type route struct {
 	places  sync.Map // *endpoint → *place
 }
 
-// place returns the place of the route's sessions on a listener, a new one if there is none
-// yet.
-func (r *route) place(e *endpoint, fresh func() *place) *place {
-	if p, ok := r.places.Load(e); ok {
-		return p.(*place)
+// place returns where the route's sessions on a listener are counted.
+func (r *route) place(e *endpoint) *place {
+	p, ok := r.places.Load(e)
+	if !ok {
+		p, _ = r.places.LoadOrStore(e, &place{srv: e.ln.srv, stats: r.stats, limits: e.ln.limits,
+			listener: e.Name, route: r.Name, pool: r.pool.Name})
 	}
-	p, _ := r.places.LoadOrStore(e, fresh())
 	return p.(*place)
 }
 

@@ -20,7 +20,8 @@ type Server struct {
 	// every listener and before any route.
 	Plain http.Handler
 	// Loops, set before the first Prepare, is how many event loops sessions run on. With
-	// 0, or on a system without epoll, each session runs on goroutines of its own.
+	// 0, or on a system without epoll, each session runs on goroutines of its own. GOMAXPROCS
+	// must be higher, since busy loops keep a processor each.
 	Loops int
 
 	started time.Time
@@ -43,7 +44,7 @@ type Server struct {
 
 	applying  sync.Mutex // one configuration at a time
 	listeners map[string]*listener
-	places    map[string]*limits // by listener, former ones included
+	limits    map[string]*limits // by listener, former ones included
 	pools     map[string]*pool
 }
 
@@ -52,7 +53,7 @@ type Server struct {
 func NewServer(log *zap.Logger) *Server {
 	now := time.Now()
 	s := &Server{started: now, log: log, ids: newIDs(now), sessions: newSessions(),
-		listeners: map[string]*listener{}, places: map[string]*limits{}, pools: map[string]*pool{}}
+		listeners: map[string]*listener{}, limits: map[string]*limits{}, pools: map[string]*pool{}}
 	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
 	}))
@@ -94,7 +95,7 @@ func (s *Server) Ready() bool { return s.current.Load().Number > 0 && !s.stoppin
 func (s *Server) Stopping() bool { return s.stopping.Load() }
 
 // Session returns a live session, or nil.
-func (s *Server) Session(id string) *Session { return s.sessions.get(sessionNumber(id)) }
+func (s *Server) Session(id string) *Session { return s.sessions.get(SessionNumber(id)) }
 
 // Sessions returns the live sessions that match, oldest first; nil matches all.
 func (s *Server) Sessions(match func(*Session) bool) []*Session { return s.sessions.list(match) }
@@ -148,7 +149,7 @@ func (s *Server) Routes() []RouteView {
 	for i, rs := range all {
 		tallies[i] = &rs.tally
 	}
-	traffic := sumRest(tallies)
+	traffic := make([]relay.Traffic, len(all))
 	if gen.Number > 0 { // from then on there are engines
 		traffic = s.engines.sum(tallies)
 	}
@@ -163,6 +164,9 @@ func (s *Server) Routes() []RouteView {
 
 // Counts returns what has come from each side of each session so far, by relay.Side.
 func (s *Server) Counts(all []*Session) [][2]relay.Count {
+	if len(all) == 0 {
+		return nil // and perhaps no engines yet
+	}
 	running := make([]engine.Session, len(all))
 	for i, x := range all {
 		running[i] = x.engine

@@ -29,7 +29,7 @@ func (s State) String() string { return [...]string{"open", "closing", "closed"}
 
 // Session is one client WebSocket and its upstream leg. There may be a million of them, so
 // it holds what sessions do not share, and that packed; Info unpacks it. All of it but the
-// counters and the state is fixed when it opens.
+// state is fixed when it opens.
 type Session struct {
 	Backend *balance.Backend
 
@@ -67,8 +67,8 @@ type SessionInfo struct {
 // what its place knows.
 func newSession(p *place, b *balance.Backend, i *SessionInfo) *Session {
 	s := &Session{place: p, Backend: b, number: p.srv.ids.new(), opened: time.Since(p.srv.started), client: i.Client}
-	if i.ClientIP != i.Client.Addr() {
-		s.clientIP = &i.ClientIP
+	if ip := i.ClientIP; ip != i.Client.Addr() {
+		s.clientIP = &ip // of its own, so that no more of i stays than that
 	}
 	end := 0
 	for k, text := range []string{i.Host, i.Path, i.Subprotocol} {
@@ -89,6 +89,9 @@ func (s *Session) Info() SessionInfo {
 
 // ID returns the name of the session. IDs sort by age.
 func (s *Session) ID() string { return sessionID(s.number) }
+
+// Number returns what the ID is made of; see [SessionNumber].
+func (s *Session) Number() uint64 { return s.number }
 
 // Route returns the name of the session's route.
 func (s *Session) Route() string { return s.place.route }
@@ -153,15 +156,15 @@ func (o *observed) Done(res engine.Result) {
 func (s *Session) age() time.Duration { return time.Since(s.place.srv.started) - s.opened }
 
 func (s *Session) logOpen() {
-	if log := s.place.srv.log; log.Core().Enabled(zap.InfoLevel) {
+	if line := s.place.srv.log.Check(zap.InfoLevel, "session opened"); line != nil {
 		i := s.Info()
-		log.Info("session opened", s.fields(&i, zap.String("host", i.Host), zap.String("path", bounded(i.Path)), zap.String("subprotocol", i.Subprotocol))...)
+		line.Write(s.fields(&i, zap.String("host", i.Host), zap.String("path", bounded(i.Path)), zap.String("subprotocol", i.Subprotocol))...)
 	}
 }
 
 func (s *Session) logEnd(res engine.Result) {
-	log := s.place.srv.log
-	if !log.Core().Enabled(zap.InfoLevel) {
+	line := s.place.srv.log.Check(zap.InfoLevel, "session ended")
+	if line == nil {
 		return
 	}
 	i := s.Info()
@@ -182,7 +185,7 @@ func (s *Session) logEnd(res engine.Result) {
 	if res.BackendErr != nil {
 		fields = append(fields, zap.NamedError("backend_error", res.BackendErr))
 	}
-	log.Info("session ended", fields...)
+	line.Write(fields...)
 }
 
 func (s *Session) fields(i *SessionInfo, more ...zap.Field) []zap.Field {
@@ -220,8 +223,9 @@ func sessionID(number uint64) string {
 	return strings.Repeat("0", max(0, idLen-len(id))) + id
 }
 
-// sessionNumber is the reverse of sessionID; 0 is no session's.
-func sessionNumber(id string) uint64 {
+// SessionNumber returns the number that an ID is made of: of two sessions the younger has
+// the higher one. It is 0 if no session can have this ID.
+func SessionNumber(id string) uint64 {
 	n, err := strconv.ParseUint(id, 36, 64)
 	if err != nil || sessionID(n) != id {
 		return 0

@@ -86,12 +86,13 @@ func failures(l *balance.Live) map[string]uint64 {
 // Sessions pages by id: ids sort by age, so that a page follows the one before it
 // whatever came and went meanwhile.
 func (v view) Sessions(q admin.SessionQuery) (admin.SessionPage, error) {
-	if q.Cursor != "" && len(q.Cursor) != 13 {
+	after := proxy.SessionNumber(q.Cursor)
+	if q.Cursor != "" && after == 0 {
 		return admin.SessionPage{}, admin.ErrBadCursor
 	}
 	all := v.srv.Sessions(func(s *proxy.Session) bool {
-		return (q.Pool == "" || s.Pool() == q.Pool) && (q.Backend == "" || s.Backend.ID == q.Backend) &&
-			(q.Route == "" || s.Route() == q.Route) && (!q.IP.IsValid() || s.ClientIP() == q.IP) && (q.Cursor == "" || s.ID() > q.Cursor)
+		return s.Number() > after && (q.Pool == "" || s.Pool() == q.Pool) && (q.Backend == "" || s.Backend.ID == q.Backend) &&
+			(q.Route == "" || s.Route() == q.Route) && (!q.IP.IsValid() || s.ClientIP() == q.IP)
 	})
 	page := admin.SessionPage{}
 	if len(all) > q.Limit {

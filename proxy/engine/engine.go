@@ -13,7 +13,7 @@ import (
 // changed.
 type Options struct {
 	Relay relay.Options
-	// Tally counts what the sessions pass on.
+	// Tally counts what the sessions pass on. It is not nil.
 	Tally *Tally
 	// BufferBytes bounds what is held for each direction; 0 leaves it to the engine.
 	BufferBytes int

@@ -11,7 +11,7 @@ import (
 // one else touches, and who wants to know the sum asks the loops. The zero value is ready
 // to use.
 type Tally struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // guards the map and rest; a part is its loop's
 	loops map[int]*part
 	rest  relay.Traffic // of engines without loops
 }
@@ -37,8 +37,8 @@ func (t *Tally) OfLoop(i int) *relay.Traffic {
 	return &p.Traffic
 }
 
-// Count adds what a session without a loop has passed on.
-func (t *Tally) Count(p *relay.Traffic) {
+// Add adds what a session without a loop has passed on.
+func (t *Tally) Add(p *relay.Traffic) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.rest.Add(p)

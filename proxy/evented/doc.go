@@ -9,8 +9,9 @@
 //
 // # Invariants
 //
-//   - a session belongs to one loop; all of its fields are touched there only. Close and
-//     Kill come in through the loop's mailbox;
+//   - a session belongs to one loop; all of its fields are touched there only. Close,
+//     Kill and Counts come in through the loop's mailbox; what has been counted may also be
+//     read once all loops have ended;
 //   - an idle session holds no buffer, no goroutine and no timer that is set;
 //   - the bytes of a relay call are written before the next call: what is shared by the
 //     sessions of a loop (scratch, Buffers) is never kept;

@@ -38,8 +38,8 @@ type Leg struct {
 // Group runs sessions on event loops.
 type Group struct {
 	loops  *loop.Group
-	shared []*shared // by loop
-	mu     sync.Mutex
+	shared []*shared  // by loop
+	mu     sync.Mutex // guards runs
 	runs   bool
 	ended  chan struct{} // closed when the loops have
 }
@@ -76,8 +76,9 @@ func (g *Group) Run(ctx context.Context) {
 	close(g.ended)
 }
 
-// on runs f on a loop and waits for it: for a turn of the loop. Before the loops run and
-// after they have ended nobody else touches what is theirs, and f runs at once.
+// on runs f, which only reads, on a loop and waits for it: for a turn of the loop. Before
+// the loops run, and after all have ended, which it waits for if one has, nobody changes
+// what is theirs, and f runs on the caller's goroutine.
 func (g *Group) on(i int, f func()) {
 	g.mu.Lock()
 	if !g.runs {
@@ -98,7 +99,7 @@ func (g *Group) on(i int, f func()) {
 // Sum returns what each tally has counted.
 func (g *Group) Sum(tallies []*engine.Tally) []relay.Traffic {
 	sums := make([]relay.Traffic, len(tallies))
-	for i := range g.Loops() {
+	for i := range g.shared {
 		g.on(i, func() {
 			for k, t := range tallies {
 				t.AddLoop(i, &sums[k])
@@ -111,10 +112,15 @@ func (g *Group) Sum(tallies []*engine.Tally) []relay.Traffic {
 	return sums
 }
 
-// Counts returns what has come from each side of each session so far; sessions of other
-// engines are left out.
+// Counts returns what has come from each side of each session so far, with one turn of each
+// loop. Sessions of other engines are asked one by one.
 func (g *Group) Counts(sessions []engine.Session) [][2]relay.Count {
 	counts := make([][2]relay.Count, len(sessions))
+	for k, s := range sessions {
+		if _, ok := s.(*Session); !ok {
+			counts[k] = s.Counts()
+		}
+	}
 	for i, shared := range g.shared {
 		g.on(i, func() {
 			for k, s := range sessions {
@@ -126,9 +132,6 @@ func (g *Group) Counts(sessions []engine.Session) [][2]relay.Count {
 	}
 	return counts
 }
-
-// Loops returns the number of loops.
-func (g *Group) Loops() int { return g.loops.Loops() }
 
 // Start begins a session. It owns the descriptors from then on, whatever it returns.
 func (g *Group) Start(opt *engine.Options, obs engine.Observer, client, backend Leg) (engine.Session, error) {

@@ -23,7 +23,7 @@ type Session struct {
 	obs     engine.Observer
 	relay   relay.Relay
 	legs    [2]leg
-	late    *late // nil while both sides take what they get
+	late    *late // nil until a side has not taken something at once, or the end begins
 	closing bool
 	done    bool
 }
@@ -366,8 +366,8 @@ func (s *Session) abort(side relay.Side, err error) {
 	if s.done {
 		return
 	}
-	late, l := s.becomeLate(), &s.legs[side]
-	late.sides[side].until, late.sides[side].moved = s.now(), 0
+	l, given := &s.legs[side], &s.becomeLate().sides[side]
+	given.until, given.moved = s.now(), 0
 	s.failed(side, err)
 	l.conn.Close()
 	s.legs[other(side)].conn.Resume()

@@ -86,7 +86,7 @@ func (s *Session) read(from relay.Side, head []byte) {
 func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 	s.mu.Lock()
 	s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
-	s.opt.Tally.Count(&s.counts)
+	s.opt.Tally.Add(&s.counts)
 	s.counts = relay.Traffic{}
 	s.inject(from, back)
 	s.changed()
