@@ -59,6 +59,8 @@ func TestAdminGarbage(t *testing.T) {
 		{"an unknown parameter", "GET", "/api/v1/sessions?pol=apps", nil, 400},
 		{"a parameter twice", "GET", "/api/v1/sessions?pool=apps&pool=none", nil, 400},
 		{"a long query", "GET", "/api/v1/sessions?cursor=" + long, nil, 400},
+		{"a cursor that is no ID", "GET", "/api/v1/sessions?cursor=ZZZZZZZZZZZZZ", nil, 400},
+		{"a cursor beyond all IDs", "GET", "/api/v1/sessions?cursor=zzzzzzzzzzzzz", nil, 400},
 		{"a query of bad escapes", "GET", "/api/v1/sessions?pool=%zz", nil, 400},
 		{"limit 0", "GET", "/api/v1/sessions?limit=0", nil, 400},
 		{"limit of 10^18", "GET", "/api/v1/sessions?limit=1000000000000000000", nil, 400},
