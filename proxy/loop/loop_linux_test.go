@@ -340,6 +340,21 @@ func TestPostKeepsOrder(t *testing.T) {
 	})
 }
 
+// Only the first of what is posted between two turns wakes the loop.
+func TestPostWakesOnce(t *testing.T) {
+	var m mailbox
+	for range 3 {
+		for i := range 5 {
+			if wake, err := m.put(func() {}); err != nil || wake != (i == 0) {
+				t.Errorf("post %d wakes: %v, %v", i, wake, err)
+			}
+		}
+		if n := len(m.take()); n != 5 || m.any.Load() {
+			t.Errorf("took %d of 5", n)
+		}
+	}
+}
+
 func TestPlacement(t *testing.T) {
 	g := startGroup(t, 3)
 	for range 30 {
