@@ -31,5 +31,5 @@ func countEach(sessions []engine.Session) [][2]relay.Count {
 
 // refused is the end of a session that its engine did not take.
 func refused(err error) engine.Result {
-	return engine.Result{Verdict: relay.Verdict{Cause: relay.EdgeClosed, Code: 1006}, ClientErr: err, BackendErr: err}
+	return engine.Result{Verdict: relay.Verdict{Cause: relay.EdgeClosed, Code: 1006, Why: "refused"}, ClientErr: err, BackendErr: err}
 }

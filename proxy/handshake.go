@@ -284,6 +284,6 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
 		// shutdown goes by.
-		s.Close(shutdownCode, shutdownReason)
+		s.Close(shutdownCode, shutdownReason, WhyShutdown)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
@@ -47,10 +48,21 @@ func newRoute(s RouteSettings, pool *poolView, stats *RouteStats) *route {
 			r.origins[strings.ToLower(o)] = true
 		}
 	}
-	ws := s.WebSocket
-	r.engine = &engine.Options{Tally: &stats.tally, BufferBytes: ws.MaxBufferedBytes, WriteTimeout: ws.WriteTimeout,
-		Relay: relay.Options{MaxFrameBytes: ws.MaxFrameBytes, MaxMessageBytes: ws.MaxMessageBytes, CloseTimeout: ws.CloseTimeout}}
+	r.engine = &engine.Options{Tally: &stats.tally, BufferBytes: s.WebSocket.MaxBufferedBytes, WriteTimeout: s.WebSocket.WriteTimeout,
+		Relay: s.WebSocket.relay()}
+	r.engine.Relay.RTT = func(d time.Duration) { stats.PingRTT.Observe(d.Seconds()) }
 	return r
+}
+
+func (ws WebSocketSettings) relay() relay.Options {
+	return relay.Options{MaxFrameBytes: ws.MaxFrameBytes, MaxMessageBytes: ws.MaxMessageBytes,
+		MaxFragments: ws.MaxFragments, MessageTimeout: ws.MessageTimeout,
+		ControlFrames: ws.ControlFrames, Messages: ws.Messages, Bytes: ws.Bytes, Delay: ws.DelayOverRate,
+		ValidateUTF8: ws.ValidateUTF8,
+		Ping:         [2]bool{relay.Client: ws.PingClient, relay.Backend: ws.PingBackend},
+		PingInterval: ws.PingInterval, PongTimeout: ws.PongTimeout,
+		IdleTimeout: ws.IdleTimeout, MaxAge: ws.MaxAge, MaxAgeJitter: ws.MaxAgeJitter,
+		CloseTimeout: ws.CloseTimeout}
 }
 
 // table finds the route of a request: exact host, wildcard, none; then the longest

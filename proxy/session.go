@@ -114,10 +114,16 @@ func (s *Session) State() State { return State(s.state.Load()) }
 // turn of the session's loop; for many sessions see [Server.Counts].
 func (s *Session) Counts() [2]relay.Count { return s.engine.Counts() }
 
+// Why the edge ends sessions, for the metric session_ends_total.
+const (
+	WhyShutdown = "shutdown"
+	WhyAPI      = "api"
+)
+
 // Close ends the session with a Close of the edge's: code and reason for the client,
-// 1001 for the backend. It does not wait.
-func (s *Session) Close(code ws.StatusCode, reason string) {
-	s.engine.Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason})
+// 1001 for the backend. why is one word for the metric. It does not wait.
+func (s *Session) Close(code ws.StatusCode, reason, why string) {
+	s.engine.Close(relay.Ending{Client: code, Backend: ws.StatusGoingAway, Reason: reason, Why: why})
 }
 
 // kill ends the session at once.
@@ -143,7 +149,7 @@ func (o *observed) Done(res engine.Result) {
 		code = 0
 	}
 	p := s.place
-	p.stats.closed(CloseKey{code, res.Cause.Initiator()})
+	p.stats.ended(CloseKey{code, res.Cause.Initiator()}, EndKey{res.Cause.By(), res.Why})
 	p.stats.SessionDuration.Observe(s.age().Seconds())
 	p.stats.leave(p.listener)
 	s.logEnd(res)
@@ -172,7 +178,7 @@ func (s *Session) logEnd(res engine.Result) {
 	fields := s.fields(&i, zap.Duration("duration", s.age()),
 		zap.Uint64("messages_upstream", up.Messages), zap.Uint64("bytes_upstream", up.Bytes),
 		zap.Uint64("messages_downstream", down.Messages), zap.Uint64("bytes_downstream", down.Bytes),
-		zap.Uint16("code", uint16(res.Code)), zap.String("initiator", res.Cause.Initiator()), zap.Stringer("cause", res.Cause))
+		zap.Uint16("code", uint16(res.Code)), zap.String("initiator", res.Cause.Initiator()), zap.Stringer("cause", res.Cause), zap.String("why", res.Why))
 	if res.Reason != "" {
 		fields = append(fields, zap.String("reason", res.Reason))
 	}

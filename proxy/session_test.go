@@ -72,7 +72,7 @@ func TestSessionEnds(t *testing.T) {
 			backend: func(c *rawConn) { c.send(serverFrame(ws.OpText, long)) },
 			sees:    ends{"1011", "1009"}, key: CloseKey{1011, "edge"}, cause: "backend_violation", log: map[string]any{"violation": ""}},
 		{name: "the edge closes",
-			client: func(c *rawConn, s *Session) { s.Close(4008, "by the API") },
+			client: func(c *rawConn, s *Session) { s.Close(4008, "by the API", WhyAPI) },
 			sees:   ends{"4008 by the API", "1001 by the API"}, key: CloseKey{4008, "edge"}, cause: "edge_closed", log: map[string]any{"reason": "by the API"}},
 		{name: "the edge kills",
 			client: func(c *rawConn, s *Session) { s.kill() },
@@ -231,8 +231,8 @@ func TestSessionStates(t *testing.T) {
 	if s.State() != StateOpen || s.State().String() != "open" {
 		t.Errorf("the session is %s", s.State())
 	}
-	s.Close(1008, "first")
-	s.Close(1000, "second")
+	s.Close(1008, "first", WhyAPI)
+	s.Close(1000, "second", WhyAPI)
 	e.eventually("it is closing", func() bool { return s.State() == StateClosing })
 	if reason := c.wantClose(1008); reason != "first" {
 		t.Errorf("got reason %q", reason)
@@ -247,7 +247,7 @@ func TestSessionStates(t *testing.T) {
 	if s.State() != StateClosed || s.State().String() != "closed" {
 		t.Errorf("the session is %s", s.State())
 	}
-	s.Close(1000, "too late")
+	s.Close(1000, "too late", WhyAPI)
 }
 
 // TestSessionThatDoesNotAnswer is given up after close_timeout.
@@ -257,7 +257,7 @@ func TestSessionThatDoesNotAnswer(t *testing.T) {
 	settings.Routes[0].WebSocket.CloseTimeout = 100 * time.Millisecond
 	e := startEdge(t, settings)
 	c := e.open("/")
-	e.session(c).Close(1008, "")
+	e.session(c).Close(1008, "", WhyAPI)
 	c.wantClose(1008)
 	e.idle()
 	if got := e.route("all").Closes; got[CloseKey{1008, "edge"}] != 1 {

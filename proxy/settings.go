@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
 
@@ -86,9 +87,19 @@ type RouteSettings struct {
 	WebSocket WebSocketSettings
 }
 
-// WebSocketSettings are the policies of a route's sessions; 0 is no limit.
+// WebSocketSettings are the policies of a route's sessions; 0 is no limit. See
+// relay.Options for what they mean.
 type WebSocketSettings struct {
 	MaxFrameBytes, MaxMessageBytes int64
+	MaxFragments                   int
+	MessageTimeout                 time.Duration
+	ControlFrames, Messages, Bytes relay.Rate
+	DelayOverRate                  bool
+	ValidateUTF8                   bool
+	PingClient, PingBackend        bool
+	PingInterval, PongTimeout      time.Duration
+	IdleTimeout, MaxAge            time.Duration
+	MaxAgeJitter                   float64
 	CloseTimeout, WriteTimeout     time.Duration
 	// MaxBufferedBytes bounds what is held for each direction.
 	MaxBufferedBytes int

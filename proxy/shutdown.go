@@ -70,7 +70,7 @@ func (s *Server) closeOver(ctx context.Context, window time.Duration) {
 		timer.Reset(time.Until(at))
 		select {
 		case <-timer.C:
-			x.Close(shutdownCode, shutdownReason)
+			x.Close(shutdownCode, shutdownReason, WhyShutdown)
 		case <-ctx.Done():
 			return
 		}

@@ -18,12 +18,21 @@ type CloseKey struct {
 	Initiator string
 }
 
+// EndKey is why sessions end.
+type EndKey struct {
+	// By is whose doing it was: client, backend or edge.
+	By string
+	// Cause is one word; see relay.Verdict.Why.
+	Cause string
+}
+
 // RouteStats are the counters of a route. They outlive configurations, under the
 // route's name.
 type RouteStats struct {
 	Name              string
 	HandshakeDuration *histogram.Histogram
 	SessionDuration   *histogram.Histogram
+	PingRTT           *histogram.Histogram // of the edge's own Pings
 
 	answered
 
@@ -31,6 +40,7 @@ type RouteStats struct {
 
 	mu     sync.Mutex
 	closes map[CloseKey]uint64
+	ends   map[EndKey]uint64
 	active map[string]int64 // by listener
 }
 
@@ -39,15 +49,18 @@ func newRouteStats(name string) *RouteStats {
 		Name:              name,
 		HandshakeDuration: histogram.New(histogram.LatencyBounds()...),
 		SessionDuration:   histogram.New(histogram.LifetimeBounds()...),
+		PingRTT:           histogram.New(histogram.LatencyBounds()...),
 		closes:            map[CloseKey]uint64{},
+		ends:              map[EndKey]uint64{},
 		active:            map[string]int64{},
 	}
 }
 
-func (s *RouteStats) closed(k CloseKey) {
+func (s *RouteStats) ended(c CloseKey, e EndKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closes[k]++
+	s.closes[c]++
+	s.ends[e]++
 }
 
 // enter counts a session on a listener, until leave.
@@ -68,19 +81,21 @@ type RouteView struct {
 	Name, Pool string
 	Answers
 	Closes            map[CloseKey]uint64
+	Ends              map[EndKey]uint64
 	Active            map[string]int64 // by listener
 	HandshakeDuration histogram.Snapshot
 	SessionDuration   histogram.Snapshot
+	PingRTT           histogram.Snapshot
 	Traffic           relay.Traffic // by side: upstream is the client's
 }
 
 // view is all but the traffic.
 func (s *RouteStats) view() RouteView {
 	v := RouteView{Name: s.Name, Answers: s.answers(), HandshakeDuration: s.HandshakeDuration.Snapshot(),
-		SessionDuration: s.SessionDuration.Snapshot()}
+		SessionDuration: s.SessionDuration.Snapshot(), PingRTT: s.PingRTT.Snapshot()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.Closes, v.Active = maps.Clone(s.closes), maps.Clone(s.active)
+	v.Closes, v.Ends, v.Active = maps.Clone(s.closes), maps.Clone(s.ends), maps.Clone(s.active)
 	return v
 }
 

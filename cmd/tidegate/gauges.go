@@ -37,10 +37,13 @@ func (g gauges) Snapshot() metrics.Snapshot {
 
 func routeMetrics(r proxy.RouteView) metrics.Route {
 	out := metrics.Route{Name: r.Name, Answers: metrics.Answers(r.Answers), HandshakeDuration: r.HandshakeDuration,
-		SessionDuration: r.SessionDuration,
-		Upstream:        traffic(r.Traffic[relay.Client]), Downstream: traffic(r.Traffic[relay.Backend])}
+		SessionDuration: r.SessionDuration, PingRTT: r.PingRTT,
+		Upstream: traffic(r.Traffic[relay.Client]), Downstream: traffic(r.Traffic[relay.Backend])}
 	for k, n := range r.Closes {
 		out.Closes = append(out.Closes, metrics.Close{Code: k.Code, Initiator: k.Initiator, Count: n})
+	}
+	for k, n := range r.Ends {
+		out.Ends = append(out.Ends, metrics.End{By: k.By, Cause: k.Cause, Count: n})
 	}
 	return out
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tidegate/tidegate/discovery/static"
 	"github.com/tidegate/tidegate/internal/config"
 	"github.com/tidegate/tidegate/proxy"
+	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
 
@@ -90,10 +91,29 @@ func routeSettings(r *config.Route) proxy.RouteSettings {
 	return proxy.RouteSettings{
 		Name: r.Name, Hosts: r.Match.Hosts, Path: r.Match.Path, Headers: r.Match.Headers, Protocol: protocols[r.Match.Protocol],
 		Pool: r.Pool, SetHeaders: r.Headers.Set, RemoveHeaders: r.Headers.Remove, Origins: r.Origins,
-		WebSocket: proxy.WebSocketSettings{MaxFrameBytes: r.WebSocket.MaxFrameSize, MaxMessageBytes: r.WebSocket.MaxMessageSize,
-			CloseTimeout: r.WebSocket.CloseTimeout, WriteTimeout: r.WebSocket.WriteTimeout,
-			MaxBufferedBytes: int(min(r.WebSocket.MaxBuffered, math.MaxInt32))},
+		WebSocket: webSocketSettings(&r.WebSocket),
 	}
+}
+
+func webSocketSettings(w *config.WebSocket) proxy.WebSocketSettings {
+	return proxy.WebSocketSettings{
+		MaxFrameBytes: w.MaxFrameSize, MaxMessageBytes: w.MaxMessageSize, MaxFragments: w.MaxFragments, MessageTimeout: w.MessageTimeout,
+		ControlFrames: rate(w.ControlFramesPerSecond, 0), Messages: rate(w.MessagesPerSecond, w.MessageBurst), Bytes: rate(w.BytesPerSecond, w.ByteBurst),
+		DelayOverRate: w.RateAction == "delay", ValidateUTF8: w.ValidateUTF8,
+		PingClient: w.Ping == "client" || w.Ping == "both", PingBackend: w.Ping == "backend" || w.Ping == "both",
+		PingInterval: w.PingInterval, PongTimeout: w.PongTimeout,
+		IdleTimeout: w.IdleTimeout, MaxAge: w.MaxAge, MaxAgeJitter: w.MaxAgeJitter,
+		CloseTimeout: w.CloseTimeout, WriteTimeout: w.WriteTimeout,
+		MaxBufferedBytes: int(min(w.MaxBuffered, math.MaxInt32)),
+	}
+}
+
+// rate is so many per second; a burst of 0 is one second's worth.
+func rate[T int | int64](perSecond, burst T) relay.Rate {
+	if burst == 0 {
+		burst = perSecond
+	}
+	return relay.Rate{PerSecond: float64(perSecond), Burst: float64(burst)}
 }
 
 func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {

@@ -131,6 +131,6 @@ func (v view) CloseSession(id string, code int, reason string) error {
 	if s == nil || s.State() != proxy.StateOpen {
 		return admin.ErrNoSession
 	}
-	s.Close(ws.StatusCode(code), reason)
+	s.Close(ws.StatusCode(code), reason, proxy.WhyAPI)
 	return nil
 }

@@ -59,7 +59,9 @@ pools:
 		Routes: []Route{{
 			Name: "chat", Pool: "chat", Match: Match{Path: "/", Protocol: "any"},
 			WebSocket: WebSocket{
-				MaxMessageSize: 16 << 20, CloseTimeout: 5 * time.Second, Compression: "strip",
+				MaxMessageSize: 16 << 20, ControlFramesPerSecond: 100, RateAction: "close",
+				Ping: "client", PingInterval: 30 * time.Second, PongTimeout: 10 * time.Second,
+				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip",
 				MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
 		}},
@@ -121,7 +123,9 @@ func TestContract(t *testing.T) {
 			Headers: HeaderEdits{Set: map[string]string{"X-Edge": "eu1"}, Remove: []string{"X-Secret"}},
 			Origins: []string{"https://chat.example.com"},
 			WebSocket: WebSocket{
-				MaxMessageSize: 16 << 20, CloseTimeout: 5 * time.Second, Compression: "strip",
+				MaxMessageSize: 16 << 20, ControlFramesPerSecond: 100, RateAction: "close",
+				Ping: "client", PingInterval: 30 * time.Second, PongTimeout: 10 * time.Second,
+				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip",
 				MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
 		}},
@@ -178,6 +182,21 @@ routes:
     websocket:
       max_frame_size: 0
       max_message_size: 16MiB
+      max_fragments: 0
+      message_timeout: 0s
+      control_frames_per_second: 100
+      messages_per_second: 0
+      message_burst: 0
+      bytes_per_second: 0
+      byte_burst: 0
+      rate_action: close
+      ping: client
+      ping_interval: 30s
+      pong_timeout: 10s
+      idle_timeout: 0s
+      max_age: 0s
+      max_age_jitter: 10%
+      validate_utf8: true
       close_timeout: 5s
       compression: strip
       max_buffered: 256KiB

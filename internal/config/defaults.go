@@ -68,6 +68,13 @@ func (m *Match) setDefaults() {
 
 func (w *WebSocket) setDefaults() {
 	w.MaxMessageSize = 16 << 20
+	w.ControlFramesPerSecond = 100
+	w.RateAction = "close"
+	w.Ping = "client"
+	w.PingInterval = 30 * time.Second
+	w.PongTimeout = 10 * time.Second
+	w.MaxAgeJitter = 0.1
+	w.ValidateUTF8 = true
 	w.CloseTimeout = 5 * time.Second
 	w.Compression = "strip"
 	w.MaxBuffered = 256 << 10

@@ -18,13 +18,7 @@ var laterKeys = map[reflect.Type][]string{
 	},
 	reflect.TypeFor[Route](): {"auth", "sticky"},
 	reflect.TypeFor[WebSocket](): {
-		"max_fragments", "message_timeout",
-		"control_frames_per_second", "messages_per_second", "message_burst",
-		"bytes_per_second", "rate_action",
-		"ping", "ping_interval", "pong_timeout",
-		"idle_timeout", "max_age", "max_age_jitter",
-		"deflate", "validate_utf8",
-		"slow_consumer", "slow_consumer_code",
+		"deflate", "slow_consumer", "slow_consumer_code",
 	},
 	reflect.TypeFor[Pool](): {
 		"health", "drain", "on_backend_removed", "removal_grace",

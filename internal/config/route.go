@@ -45,10 +45,36 @@ type WebSocket struct {
 	// at most a message.
 	MaxFrameSize   int64 `key:"max_frame_size" as:"bytes"`
 	MaxMessageSize int64 `key:"max_message_size" as:"bytes"`
+	// MaxFragments bounds the frames of a message, MessageTimeout the time that a side may
+	// take to finish one.
+	MaxFragments   int           `key:"max_fragments"`
+	MessageTimeout time.Duration `key:"message_timeout"`
+	// ControlFramesPerSecond bounds Pings and Pongs of either side.
+	ControlFramesPerSecond int `key:"control_frames_per_second"`
+	// MessagesPerSecond and BytesPerSecond bound what a client sends. A burst of 0 is one
+	// second's worth.
+	MessagesPerSecond int   `key:"messages_per_second"`
+	MessageBurst      int   `key:"message_burst"`
+	BytesPerSecond    int64 `key:"bytes_per_second" as:"bytes"`
+	ByteBurst         int64 `key:"byte_burst" as:"bytes"`
+	// RateAction is what happens to a client beyond them: close or delay.
+	RateAction string `key:"rate_action" oneof:"close,delay"`
+	// Ping is which sides the edge pings: client, backend, both or none. PingInterval is
+	// the longest silence before a Ping, PongTimeout how long the side may then stay silent.
+	Ping         string        `key:"ping" oneof:"client,backend,both,none"`
+	PingInterval time.Duration `key:"ping_interval"`
+	PongTimeout  time.Duration `key:"pong_timeout"`
+	// IdleTimeout ends sessions without data frames, MaxAge those that are as old, or
+	// younger by up to MaxAgeJitter, a share from 0 to 1.
+	IdleTimeout  time.Duration `key:"idle_timeout"`
+	MaxAge       time.Duration `key:"max_age"`
+	MaxAgeJitter float64       `key:"max_age_jitter" as:"percent"`
 	// CloseTimeout is how long a Close waits for its answer.
 	CloseTimeout time.Duration `key:"close_timeout"`
 	// Compression is strip: no extension offer reaches the backend.
 	Compression string `key:"compression" oneof:"strip" later:"passthrough,terminate"`
+	// ValidateUTF8 checks text messages that are not compressed.
+	ValidateUTF8 bool `key:"validate_utf8"`
 	// MaxBuffered is the number of bytes held per direction before reading stops.
 	MaxBuffered int64 `key:"max_buffered" as:"bytes"`
 	// WriteTimeout is how long writing to a side may make no progress.

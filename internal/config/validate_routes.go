@@ -270,6 +270,29 @@ func normalOrigin(origin string) (string, error) {
 }
 
 func (v *validator) validateWebSocket(path string, w WebSocket) {
+	v.validateSizes(path, w)
+	// A key that does nothing without another one is a mistake of its author's.
+	for _, c := range []struct {
+		key, needs string
+		idle       bool
+	}{
+		{"message_burst", "messages_per_second", w.MessageBurst > 0 && w.MessagesPerSecond == 0},
+		{"byte_burst", "bytes_per_second", w.ByteBurst > 0 && w.BytesPerSecond == 0},
+	} {
+		if at := join(path, c.key); c.idle && v.usable(at) && v.usable(join(path, c.needs)) {
+			v.add(at, "%s does nothing without %s", c.key, c.needs)
+		}
+	}
+	if at := join(path, "rate_action"); w.RateAction == "delay" && w.MessagesPerSecond == 0 && w.BytesPerSecond == 0 &&
+		v.usable(join(path, "messages_per_second")) && v.usable(join(path, "bytes_per_second")) {
+		v.add(at, "rate_action does nothing without messages_per_second or bytes_per_second")
+	}
+	if at := join(path, "ping_interval"); w.PingInterval == 0 && w.Ping != "none" && v.given(at) && v.usable(at) {
+		v.add(at, "ping_interval 0 contradicts ping: %s (to send no pings, set ping: none)", w.Ping)
+	}
+}
+
+func (v *validator) validateSizes(path string, w WebSocket) {
 	frame, message := join(path, "max_frame_size"), join(path, "max_message_size")
 	if w.MaxFrameSize == 0 || w.MaxMessageSize == 0 || w.MaxFrameSize <= w.MaxMessageSize ||
 		!v.usable(frame) || !v.usable(message) {

@@ -26,6 +26,10 @@ var (
 		"Frames forwarded, by opcode.", "route", "direction", "opcode")
 	closesTotal = desc("closes_total",
 		"Ended sessions by close code (none: without a Close) and who began it.", "route", "code", "initiator")
+	sessionEndsTotal = desc("session_ends_total",
+		"Ended sessions by whose doing it was and why, in one word.", "route", "by", "cause")
+	pingRTT = desc("ping_rtt_seconds",
+		"Time between a Ping of the edge's own and its Pong.", "route")
 	sessionDuration = desc("session_duration_seconds",
 		"How long ended sessions lived.", "route")
 	requestsTotal = desc("requests_total",

@@ -61,7 +61,11 @@ func (e emitter) route(r *Route) {
 	for key, n := range closes(r.Closes) {
 		e.counter(closesTotal, n, r.Name, key.code, key.initiator)
 	}
+	for _, end := range r.Ends {
+		e.counter(sessionEndsTotal, end.Count, r.Name, end.By, end.Cause)
+	}
 	e.histogram(sessionDuration, r.SessionDuration, r.Name)
+	e.histogram(pingRTT, r.PingRTT, r.Name)
 }
 
 func (e emitter) answers(a *Answers, route string) {

@@ -40,6 +40,13 @@ type Answers struct {
 	Requests map[int]uint64
 }
 
+// End counts sessions by why they ended.
+type End struct {
+	By    string // client, backend or edge
+	Cause string // one word
+	Count uint64
+}
+
 // Route holds the counters of one route, each route once. None has an empty name.
 type Route struct {
 	Name string
@@ -50,6 +57,10 @@ type Route struct {
 	Upstream, Downstream Traffic
 	// Closes of ended sessions. Entries with the same code and initiator add up.
 	Closes []Close
+	// Ends of sessions. Each pair of By and Cause stands once.
+	Ends []End
+	// PingRTT is from a Ping of the edge's to its Pong.
+	PingRTT histogram.Snapshot
 	// SessionDuration is from the 101 to the end of the session.
 	SessionDuration histogram.Snapshot
 }

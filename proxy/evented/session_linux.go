@@ -23,7 +23,10 @@ type Session struct {
 	obs     engine.Observer
 	relay   relay.Relay
 	legs    [2]leg
-	late    *late // nil until a side has not taken something at once, or the end begins
+	timer   *loop.Timer // nil until it has been set
+	late    *late       // nil until a side has not taken something at once, or the end begins
+	ended   [2]bool     // nothing more comes from the side
+	over    [2]bool     // nothing more goes to it
 	closing bool
 	done    bool
 }
@@ -32,18 +35,17 @@ type Session struct {
 type leg struct {
 	codec Codec
 	conn  loop.Conn
-	ended bool
-	shut  bool
 }
 
 // late is what there is to know of a session once a side has not taken something at once,
 // or the end has begun.
 type late struct {
-	timer loop.Timer
 	sides [2]struct {
-		err   error
-		moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
-		until time.Duration // it takes nothing more: how long it is still read; 0: it does
+		err     error
+		moved   time.Duration // when the socket last took bytes while some were waiting; 0: none wait
+		until   time.Duration // it takes nothing more: how long it is still read; 0: it does
+		rest    []byte        // came from it, and the relay has not taken it yet
+		unacked int           // what its system had not acknowledged when it was last pinged
 	}
 }
 
@@ -62,7 +64,7 @@ func (s *Session) now() time.Duration { return s.shared.loop.Now() }
 
 func (s *Session) becomeLate() *late {
 	if s.late == nil {
-		s.late = &late{timer: loop.Timer{F: s.tick}}
+		s.late = new(late)
 	}
 	return s.late
 }
@@ -77,13 +79,14 @@ func (s *Session) gone(side relay.Side) bool { return s.late != nil && s.late.si
 
 // failed notes what ended a side, if nothing has before.
 func (s *Session) failed(side relay.Side, err error) {
-	if l := &s.becomeLate().sides[side]; l.err == nil && !s.legs[side].ended {
+	if l := &s.becomeLate().sides[side]; l.err == nil && !s.ended[side] {
 		l.err = err
 	}
 }
 
 // begin brings the connections to the loop and feeds what was read before.
 func (s *Session) begin(client, backend Leg) {
+	s.relay.Begin(s.now())
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
 		conn := &s.legs[side].conn
 		if err := s.loop().Adopt(conn, leg.FD, s); err != nil {
@@ -104,6 +107,9 @@ func (s *Session) begin(client, backend Leg) {
 			// It may know of an end that no event of the socket will tell.
 			s.open(relay.Side(side), &s.legs[side].conn, nil)
 		}
+	}
+	if !s.done {
+		s.arm()
 	}
 }
 
@@ -154,6 +160,9 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 		if s.done {
 			return len(p)
 		}
+		if _, held := s.relay.Held(from); held && err == nil {
+			return used // the codec is asked again when the relay takes more
+		}
 		if err != nil {
 			s.end(from, err)
 			return len(p)
@@ -164,10 +173,52 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 	}
 }
 
-// feed gives plaintext to the relay and writes what comes of it.
+// feed gives plaintext to the relay and writes what comes of it. What the relay does not
+// take yet waits, and the side is not read.
 func (s *Session) feed(from relay.Side, p []byte) {
-	s.relay.Feed(from, p, s.now(), &s.shared.out, &s.shared.back) // the error is in the verdict
+	n, _ := s.relay.Feed(from, p, s.now(), &s.shared.out, &s.shared.back) // the error is in the verdict
 	s.deliver(from)
+	until, held := s.relay.Held(from)
+	if !held || s.done {
+		return
+	}
+	rest := &s.becomeLate().sides[from].rest
+	*rest = append(*rest, p[n:]...)
+	s.legs[from].conn.Pause()
+	if until == 0 && !s.waiting(other(from)) {
+		s.resume(from) // in its turn
+	}
+}
+
+// resume reads on from a side. Called anywhere on the loop.
+func (s *Session) resume(from relay.Side) {
+	if _, held := s.relay.Held(from); held {
+		s.loop().Post(func() { s.goOn(from) })
+		return
+	}
+	s.legs[from].conn.Resume()
+}
+
+// goOn feeds what waits, if its time has come, and then reads on.
+func (s *Session) goOn(from relay.Side) {
+	until, held := s.relay.Held(from)
+	switch {
+	case s.done || s.waiting(other(from)) || held && until > s.now():
+		return
+	case held:
+		l := &s.late.sides[from]
+		rest := l.rest
+		l.rest = nil
+		s.feed(from, rest)
+		if _, held := s.relay.Held(from); held || s.done {
+			return
+		}
+		s.legs[from].conn.Retry()
+		if _, held := s.relay.Held(from); held || s.done || s.waiting(other(from)) {
+			return
+		}
+	}
+	s.legs[from].conn.Resume()
 }
 
 // deliver writes what a relay call about a side has handed out.
@@ -180,8 +231,10 @@ func (s *Session) deliver(from relay.Side) {
 	s.resetBuffers()
 	if s.relay.Closing() {
 		s.followClosing()
+	} else if s.relay.Rearm() {
+		s.arm()
 	}
-	if s.waiting(to) && !s.legs[from].ended {
+	if s.waiting(to) && !s.ended[from] {
 		s.legs[from].conn.Pause()
 	}
 }
@@ -189,7 +242,7 @@ func (s *Session) deliver(from relay.Side) {
 // send writes to a side, at once as far as its socket takes it.
 func (s *Session) send(to relay.Side, segs [][]byte) {
 	l := &s.legs[to]
-	if len(segs) == 0 || l.shut || s.gone(to) {
+	if len(segs) == 0 || s.over[to] || s.gone(to) {
 		return
 	}
 	if l.codec != nil {
@@ -234,10 +287,10 @@ func (s *Session) Wrote(c *loop.Conn, err error) {
 	l := &s.becomeLate().sides[side]
 	if l.moved = s.now(); c.Queued() == 0 {
 		l.moved = 0
-		s.legs[other(side)].conn.Resume()
+		s.resume(other(side))
 	}
+	s.relay.Progress(side, s.now())
 	if s.closing {
-		s.relay.Progress(side, s.now())
 		s.followClosing()
 	}
 }
@@ -252,21 +305,20 @@ func (s *Session) broke(side relay.Side, err error) {
 		s.failed(side, err)
 		s.arm()
 	}
-	s.legs[other(side)].conn.Resume()
+	s.resume(other(side))
 }
 
 // Ended is the end of a side's stream: loop.Handler.
 func (s *Session) Ended(c *loop.Conn, err error) { s.end(s.sideOf(c), err) }
 
 func (s *Session) end(side relay.Side, err error) {
-	l := &s.legs[side]
-	if l.ended || s.done {
+	if s.ended[side] || s.done {
 		return
 	}
 	if !errors.Is(err, io.EOF) {
 		s.failed(side, err)
 	}
-	l.ended = true
+	s.ended[side] = true
 	s.relay.End(side, s.now(), &s.shared.out, &s.shared.back)
 	s.deliver(side)
 	s.followClosing()
@@ -280,9 +332,12 @@ func (s *Session) followClosing() {
 	if !s.closing && s.relay.Closing() {
 		s.closing = true
 		s.obs.Closing()
+		for side := range s.legs {
+			s.resume(relay.Side(side)) // nothing is held up any more
+		}
 	}
 	for side := range s.legs {
-		if !s.legs[side].shut && s.relay.Shut(relay.Side(side)) {
+		if !s.over[side] && s.relay.Shut(relay.Side(side)) {
 			s.shut(relay.Side(side))
 		}
 	}
@@ -301,7 +356,7 @@ func (s *Session) shut(side relay.Side) {
 		l.conn.Write(s.shared.wire)
 		s.watchQueue(side)
 	}
-	l.shut = true
+	s.over[side] = true
 	l.conn.CloseWrite()
 }
 
@@ -317,8 +372,8 @@ func (s *Session) finish() {
 	}
 	s.done = true
 	res := engine.Result{Verdict: s.relay.Verdict(), Counts: s.counted()}
+	s.stopTimer()
 	if s.late != nil {
-		s.loop().Stop(&s.late.timer)
 		res.ClientErr, res.BackendErr = s.late.sides[relay.Client].err, s.late.sides[relay.Backend].err
 	}
 	for side := range s.legs {
@@ -370,8 +425,8 @@ func (s *Session) abort(side relay.Side, err error) {
 	given.until, given.moved = s.now(), 0
 	s.failed(side, err)
 	l.conn.Close()
-	s.legs[other(side)].conn.Resume()
-	if l.ended {
+	s.resume(other(side))
+	if s.ended[side] {
 		s.followClosing()
 		return
 	}
@@ -382,46 +437,98 @@ func (s *Session) abort(side relay.Side, err error) {
 // progress, a side that takes nothing more and does not end.
 func (s *Session) arm() {
 	at := s.relay.Deadline()
-	if at == 0 && s.late == nil {
-		return
-	}
-	late := s.becomeLate()
 	sooner := func(t time.Duration) {
 		if t > 0 && (at == 0 || t < at) {
 			at = t
 		}
 	}
-	for side := range s.legs {
-		l := &late.sides[side]
-		if l.moved != 0 && s.opt.WriteTimeout > 0 {
-			sooner(l.moved + s.opt.WriteTimeout)
-		}
-		if !s.legs[side].ended {
-			sooner(l.until)
+	if s.late != nil {
+		for side := range s.legs {
+			l := &s.late.sides[side]
+			if l.moved != 0 && s.opt.WriteTimeout > 0 {
+				sooner(l.moved + s.opt.WriteTimeout)
+			}
+			if !s.ended[side] {
+				sooner(l.until)
+			}
 		}
 	}
 	if at == 0 {
-		s.loop().Stop(&late.timer)
+		s.stopTimer()
 		return
 	}
-	s.loop().Set(&late.timer, at)
+	if s.timer == nil {
+		s.timer = &loop.Timer{To: s}
+	}
+	s.loop().Set(s.timer, at)
 }
 
-// tick acts on what has come due.
-func (s *Session) tick() {
+// errNoPong is what ended a side that did not answer the edge's Ping.
+var errNoPong = errors.New("no answer to a ping")
+
+func (s *Session) stopTimer() {
+	if s.timer != nil {
+		s.loop().Stop(s.timer)
+	}
+}
+
+// Expired acts on what has come due: loop.Expirer.
+func (s *Session) Expired() {
 	now := s.now()
-	a := s.relay.Tick(now, &s.shared.out, &s.shared.back)
+	a := s.relay.Tick(now, [2]bool{s.waiting(relay.Client), s.waiting(relay.Backend)}, &s.shared.out, &s.shared.back)
 	s.send(relay.Client, s.shared.out.Segments())
 	s.send(relay.Backend, s.shared.back.Segments())
 	s.resetBuffers()
 	for side := range s.legs {
-		l := &s.late.sides[side]
+		side := relay.Side(side)
 		switch {
-		case a.Abort[side], !s.legs[side].ended && l.until != 0 && now >= l.until:
-			s.abort(relay.Side(side), nil)
-		case l.moved != 0 && s.opt.WriteTimeout > 0 && now >= l.moved+s.opt.WriteTimeout:
-			s.abort(relay.Side(side), os.ErrDeadlineExceeded)
+		case a.Abort[side]:
+			s.abort(side, nil)
+		case a.Suspect[side]:
+			s.judge(side)
+		case a.Pinged[side]:
+			s.pinged(side)
+		}
+		s.expire(side)
+	}
+	for side := range s.legs {
+		if _, held := s.relay.Held(relay.Side(side)); held {
+			s.resume(relay.Side(side))
 		}
 	}
 	s.followClosing()
+}
+
+// expire gives up a side whose time is over.
+func (s *Session) expire(side relay.Side) {
+	if s.late == nil {
+		return
+	}
+	switch l := &s.late.sides[side]; {
+	case !s.ended[side] && l.until != 0 && s.now() >= l.until:
+		s.abort(side, nil)
+	case l.moved != 0 && s.opt.WriteTimeout > 0 && s.now() >= l.moved+s.opt.WriteTimeout:
+		s.relay.Lost(side, relay.WhyWriteTimeout)
+		s.abort(side, os.ErrDeadlineExceeded)
+	}
+}
+
+// pinged notes what the system has to send, for judge.
+func (s *Session) pinged(side relay.Side) {
+	if n := s.legs[side].conn.Unacked(); n > 0 || s.late != nil {
+		s.becomeLate().sides[side].unacked = n
+	}
+}
+
+// judge decides about a side that has not answered a Ping in time: while its system takes
+// bytes, the Ping may still be on its way.
+func (s *Session) judge(side relay.Side) {
+	l := &s.becomeLate().sides[side]
+	if n := s.legs[side].conn.Unacked(); n > 0 && n != l.unacked {
+		l.unacked = n
+		s.relay.Progress(side, s.now())
+		return
+	}
+	s.relay.Lost(side, relay.WhyPongTimeout)
+	s.abort(side, errNoPong)
 }

@@ -9,6 +9,8 @@ type Error struct {
 	Code ws.StatusCode
 	// Section is where the rule stands, such as "RFC 6455 §5.5".
 	Section string
+	// Kind is what was wrong in one word, for metrics.
+	Kind string
 	// Text says what was wrong. It fits into the reason of a Close frame.
 	Text string
 }
@@ -17,7 +19,7 @@ type Error struct {
 func (e *Error) Error() string { return e.Text + " (" + e.Section + ")" }
 
 func violation(section, text string) *Error {
-	return &Error{Code: ws.StatusProtocolError, Section: "RFC 6455 " + section, Text: text}
+	return &Error{Code: ws.StatusProtocolError, Section: "RFC 6455 " + section, Kind: "protocol", Text: text}
 }
 
 // What a header or the body of a Close frame can break.
@@ -34,5 +36,6 @@ var (
 	ErrInterleaved      = violation("§5.4", "new message inside a fragmented one")
 	ErrCloseLength      = violation("§5.5.1", "close frame with a body of one byte")
 	ErrCloseCode        = violation("§7.4", "close code that must not be sent")
-	ErrCloseReason      = &Error{Code: ws.StatusInvalidFramePayloadData, Section: "RFC 6455 §5.5.1", Text: "close reason is not UTF-8"}
+	ErrCloseReason      = &Error{Code: ws.StatusInvalidFramePayloadData, Section: "RFC 6455 §5.5.1", Kind: "utf8", Text: "close reason is not UTF-8"}
+	ErrText             = &Error{Code: ws.StatusInvalidFramePayloadData, Section: "RFC 6455 §8.1", Kind: "utf8", Text: "text is not UTF-8"}
 )

@@ -179,6 +179,23 @@ func (c *Conn) dropKept() {
 	}
 }
 
+// Retry presents to the handler once more what it left the last time, or nothing. It is
+// not called while Data is.
+func (c *Conn) Retry() {
+	if !c.closed {
+		c.deliver(c.loop.scratch[:c.putKept()])
+	}
+}
+
+// Unacked returns how many bytes the peer's system has not acknowledged.
+func (c *Conn) Unacked() int {
+	n, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQ)
+	if c.closed || err != nil {
+		return 0
+	}
+	return n
+}
+
 // Inject presents bytes to the handler as if they had been read: those that were read
 // before the connection came to the loop.
 func (c *Conn) Inject(p []byte) {

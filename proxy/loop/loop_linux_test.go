@@ -394,13 +394,13 @@ func TestPace(t *testing.T) {
 	silent := make(chan struct{})
 	timer := &Timer{}
 	left := 5
-	timer.F = func() {
+	timer.To = expire(func() {
 		if left--; left == 0 {
 			close(silent)
 			return
 		}
 		l.Set(timer, l.Now()+2*maxPace)
-	}
+	})
 	on(t, l, func() { l.Set(timer, l.Now()+2*maxPace) })
 	<-silent
 	if read() < busyPace {

@@ -7,16 +7,19 @@ const (
 	wheelSlots = 1024 // one turn of the wheel is some sixteen seconds
 )
 
-// Timer calls a function on its loop once its time has come, within a tick of 16 ms. The
-// zero value with F set is ready; it lives in the struct that it is about.
+// Timer tells somebody on its loop that its time has come, within a tick of 16 ms. The
+// zero value with To set is ready.
 type Timer struct {
-	// F is called with the timer not set.
-	F          func()
+	// To is told, with the timer not set.
+	To         Expirer
 	at         time.Duration
 	next, prev *Timer
 	slot       int32 // where it stands, plus 1; 0: it is not set
 	due        bool  // its time has come in the present turn
 }
+
+// Expirer is told that a timer's time has come.
+type Expirer interface{ Expired() }
 
 // wheel is a hashed timing wheel (Varghese and Lauck, "Hashed and Hierarchical Timing
 // Wheels", scheme 6): setting and stopping a timer costs the same however many there
@@ -109,7 +112,7 @@ func (w *wheel) advance(now time.Duration) {
 		w.due[i] = nil
 		if t.due {
 			t.due = false
-			t.F()
+			t.To.Expired()
 		}
 	}
 	w.due = w.due[:0]

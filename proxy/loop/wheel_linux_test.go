@@ -20,7 +20,7 @@ func TestWheelAgainstModel(t *testing.T) {
 		entries := make([]*entry, 50)
 		for i := range entries {
 			e := &entry{}
-			e.F = func() {
+			e.To = expire(func() {
 				if e.want == 0 || now < e.want {
 					t.Fatalf("seed %d: fired at %v, set for %v", seed, now, e.want)
 				}
@@ -29,7 +29,7 @@ func TestWheelAgainstModel(t *testing.T) {
 					e.want = now + time.Duration(rng.Int64N(int64(time.Minute)))
 					l.Set(&e.Timer, e.want)
 				}
-			}
+			})
 			entries[i] = e
 		}
 		for range 2000 {
@@ -77,8 +77,8 @@ func TestStopInTheSameTurn(t *testing.T) {
 	l := &Loop{}
 	fired := 0
 	var a, b Timer
-	a.F = func() { fired++; l.Stop(&b) }
-	b.F = func() { fired++; l.Stop(&a) }
+	a.To = expire(func() { fired++; l.Stop(&b) })
+	b.To = expire(func() { fired++; l.Stop(&a) })
 	l.Set(&a, time.Second)
 	l.Set(&b, time.Second)
 	l.wheel.advance(2 * time.Second)
@@ -93,10 +93,15 @@ func TestTimersOnALoop(t *testing.T) {
 	var timer Timer
 	on(t, l, func() {
 		at := l.Now() + 50*time.Millisecond
-		timer.F = func() { fired <- l.Now() - at }
+		timer.To = expire(func() { fired <- l.Now() - at })
 		l.Set(&timer, at)
 	})
 	if late := <-fired; late < 0 {
 		t.Errorf("fired %v early", -late)
 	}
 }
+
+// expire is an Expirer that is a function.
+type expire func()
+
+func (f expire) Expired() { f() }

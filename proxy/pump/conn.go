@@ -21,6 +21,9 @@ type Conn interface {
 	// SetProgressTimeout bounds how long a Write may wait without a byte taken; 0 is for
 	// ever.
 	SetProgressTimeout(d time.Duration)
+	// Unacked returns how many bytes the peer's system has not acknowledged, 0 if that
+	// cannot be known.
+	Unacked() int
 }
 
 // Stream is a TCP or Unix connection whose writes fail when they make no progress for
@@ -67,6 +70,9 @@ func (s *Stream) CloseWrite() error {
 // Abort closes the connection.
 func (s *Stream) Abort() error { return s.Conn.Close() }
 
+// Unacked returns how many bytes the peer's system has not acknowledged.
+func (s *Stream) Unacked() int { return unacked(s.Conn) }
+
 // Secure is a TLS connection over a [Stream], such as a *tls.Conn of crypto/tls. Its
 // CloseWrite sends close_notify (RFC 8446 §6.1).
 type Secure interface {
@@ -90,6 +96,9 @@ func NewTLSStream(conn Secure, under *Stream) *TLSStream {
 
 // SetProgressTimeout is that of the stream below.
 func (t *TLSStream) SetProgressTimeout(d time.Duration) { t.under.SetProgressTimeout(d) }
+
+// Unacked is that of the stream below.
+func (t *TLSStream) Unacked() int { return t.under.Unacked() }
 
 // CloseWrite sends close_notify and FIN.
 func (t *TLSStream) CloseWrite() error {

@@ -82,18 +82,40 @@ func (s *Session) read(from relay.Side, head []byte) {
 	}
 }
 
-// feed gives bytes to the relay and sees what comes of them written.
+// feed gives bytes to the relay, when it takes them, and sees what comes of them written.
 func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 	s.mu.Lock()
-	s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
-	s.opt.Tally.Add(&s.counts)
-	s.counts = relay.Traffic{}
-	s.inject(from, back)
-	s.changed()
-	s.send(other(from), out)
-	s.mu.Unlock()
-	out.Reset()
-	back.Reset()
+	defer s.mu.Unlock()
+	for {
+		n, _ := s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
+		p = p[n:]
+		s.opt.Tally.Add(&s.counts)
+		s.counts = relay.Traffic{}
+		s.inject(from, back)
+		s.changed()
+		s.send(other(from), out)
+		out.Reset()
+		back.Reset()
+		if !s.mayGoOn(from) {
+			return
+		}
+	}
+}
+
+// mayGoOn waits until the relay takes what it has left of a side, if it has. The mutex is
+// held, but not while it waits.
+func (s *Session) mayGoOn(from relay.Side) bool {
+	for !s.killed {
+		until, held := s.relay.Held(from)
+		if !held {
+			return false
+		}
+		if until <= s.now() {
+			return true
+		}
+		s.moved.Wait() // the timer is set to it
+	}
+	return false
 }
 
 // ended reports a side's end to the relay and ends its goroutine.
@@ -205,6 +227,7 @@ func (s *Session) writeFailed(to relay.Side, err error) {
 		l.err = err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.relay.Lost(to, relay.WhyWriteTimeout)
 		l.conn.Abort()
 	} else if s.opt.Relay.CloseTimeout > 0 {
 		l.conn.SetReadDeadline(time.Now().Add(s.opt.Relay.CloseTimeout))

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -24,23 +25,25 @@ type Session struct {
 	mu      sync.Mutex
 	relay   relay.Relay
 	counts  relay.Traffic
-	moved   sync.Cond // a writer has finished
+	moved   sync.Cond // a writer has finished, or time has passed
 	legs    [2]leg
 	timer   *time.Timer
 	armed   time.Duration // when timer fires, 0: not at all
 	closing bool
+	killed  bool
 	running int // goroutines that may still touch the connections
 }
 
 // leg is one side. All but conn is guarded by the session's mutex.
 type leg struct {
-	conn   Conn
-	busy   bool   // somebody writes
-	queue  []byte // goes out behind what is being written
-	shut   bool   // our direction has ended
-	failed bool   // writing has failed: output is discarded
-	ended  bool   // nothing more comes from it
-	err    error
+	conn    Conn
+	busy    bool   // somebody writes
+	queue   []byte // goes out behind what is being written
+	shut    bool   // our direction has ended
+	failed  bool   // writing has failed: output is discarded
+	ended   bool   // nothing more comes from it
+	err     error
+	unacked int // what its system had not acknowledged when it was last pinged
 }
 
 // Start begins a session, on two goroutines of its own. It owns the connections from
@@ -53,6 +56,10 @@ func Start(opt *engine.Options, obs engine.Observer, client, backend Leg) *Sessi
 		leg.Conn.SetProgressTimeout(opt.WriteTimeout)
 		s.legs[side].conn = leg.Conn
 	}
+	s.mu.Lock()
+	s.relay.Begin(s.now())
+	s.changed()
+	s.mu.Unlock()
 	go s.read(relay.Client, client.Head)
 	go s.read(relay.Backend, backend.Head)
 	return s
@@ -79,6 +86,10 @@ func (s *Session) Close(e relay.Ending) {
 
 // Kill closes both connections as they stand. It does not wait.
 func (s *Session) Kill() {
+	s.mu.Lock()
+	s.killed = true
+	s.moved.Broadcast()
+	s.mu.Unlock()
 	s.legs[relay.Client].conn.Abort()
 	s.legs[relay.Backend].conn.Abort()
 }
@@ -103,16 +114,44 @@ func (s *Session) tick() {
 		s.mu.Unlock()
 		return
 	}
-	a := s.relay.Tick(s.now(), &toClient, &toBackend)
+	a := s.relay.Tick(s.now(), [2]bool{s.legs[relay.Client].busy, s.legs[relay.Backend].busy}, &toClient, &toBackend)
 	s.inject(relay.Client, &toClient)
 	s.inject(relay.Backend, &toBackend)
+	for side := range s.legs {
+		switch side := relay.Side(side); {
+		case a.Pinged[side]:
+			s.legs[side].unacked = s.legs[side].conn.Unacked()
+		case a.Suspect[side]:
+			a.Abort[side] = s.judge(side)
+		}
+	}
 	s.changed()
+	s.moved.Broadcast()
 	s.mu.Unlock()
-	for side, abort := range a.Abort[:2] {
+	for side, abort := range a.Abort {
 		if abort {
 			s.legs[side].conn.Abort()
 		}
 	}
+}
+
+// errNoPong is what ended a side that did not answer the edge's Ping.
+var errNoPong = errors.New("no answer to a ping")
+
+// judge decides whether a side that has not answered a Ping in time is dead: while its
+// system takes bytes, the Ping may still be on its way. The mutex is held.
+func (s *Session) judge(side relay.Side) bool {
+	l := &s.legs[side]
+	if n := l.conn.Unacked(); n > 0 && n != l.unacked {
+		l.unacked = n
+		s.relay.Progress(side, s.now())
+		return false
+	}
+	s.relay.Lost(side, relay.WhyPongTimeout)
+	if l.err == nil {
+		l.err = errNoPong
+	}
+	return true
 }
 
 // changed follows up on a call of the relay: the timer and the hook. The mutex is held.
@@ -120,6 +159,7 @@ func (s *Session) changed() {
 	if !s.closing && s.relay.Closing() {
 		s.closing = true
 		s.obs.Closing()
+		s.moved.Broadcast() // nothing is held up any more
 	}
 	at := s.relay.Deadline()
 	if at == s.armed {

@@ -43,8 +43,11 @@ func (b *Buffers) add(p []byte) {
 }
 
 // addCopy appends a copy of p, for bytes that do not outlive the call.
-func (b *Buffers) addCopy(p []byte) {
+func (b *Buffers) addCopy(p []byte) { b.add(b.copy(p)) }
+
+// copy returns a copy of p in memory of b, to be added.
+func (b *Buffers) copy(p []byte) []byte {
 	start := len(b.own)
 	b.own = append(b.own, p...)
-	b.add(b.own[start:len(b.own):len(b.own)])
+	return b.own[start:len(b.own):len(b.own)]
 }

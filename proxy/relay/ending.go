@@ -23,7 +23,7 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 	if r.Closing() {
 		return
 	}
-	r.endBy(Verdict{Cause: EdgeClosed, Code: e.Client, Reason: e.Reason}).pending = [numSides]pending{
+	r.endBy(Verdict{Cause: EdgeClosed, Code: e.Client, Reason: e.Reason, Why: e.Why}).pending = [numSides]pending{
 		Client:  {betweenMessage, e.Client, e.Reason},
 		Backend: {afterPeer, e.Backend, e.Reason},
 	}
@@ -36,19 +36,28 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 // the other one that the session is over.
 func (r *Relay) violation(from Side, err error, now time.Duration, out, back *Buffers) error {
 	v := asViolation(err)
-	r.in[from].broken = true
-	r.in[from].left = 0
+	in := &r.in[from]
+	cut := in.left > 0 && !in.drop // the peer holds part of a frame that will never be whole
+	in.broken, in.left, in.held, in.stopped = true, 0, nil, false
 	codes := [numSides]ws.StatusCode{Client: v.Code, Backend: ws.StatusGoingAway}
 	cause, reason := ClientViolation, [numSides]string{Client: v.Text}
 	if from == Backend {
 		codes = [numSides]ws.StatusCode{Client: ws.StatusInternalServerError, Backend: v.Code}
 		cause, reason = BackendViolation, [numSides]string{Backend: v.Text}
 	}
-	e := r.endBy(Verdict{Cause: cause, Code: codes[Client], Reason: reason[Client], Err: v})
+	if cut && from == Backend {
+		codes[Client], reason[Client] = ws.StatusAbnormalClosure, ""
+	}
+	e := r.endBy(Verdict{Cause: cause, Code: codes[Client], Reason: reason[Client], Why: v.Kind, Err: v})
 	for _, side := range []Side{from, peer(from)} {
 		buf := out
 		if side == from {
 			buf = back
+		}
+		if cut && side != from {
+			r.out[side].shut = true // no Close fits
+			e.pending[side] = pending{}
+			continue
 		}
 		if !r.out[side].closeSent {
 			e.pending[side] = pending{betweenFrames, codes[side], reason[side]}
@@ -67,11 +76,7 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 		return
 	}
 	in.ended = true
-	v := Verdict{Cause: ClientGone, Code: ws.StatusAbnormalClosure}
-	if from == Backend {
-		v = Verdict{Cause: BackendGone, Code: StatusServiceRestart, Reason: "backend went away"}
-	}
-	e := r.endBy(v)
+	e := r.endBy(goneVerdict(from, WhyGone))
 	if !in.closed && !in.broken && from == Backend && !r.out[to].closeSent && e.pending[to].when == never {
 		e.pending[to] = r.farewell()
 	}
@@ -84,6 +89,18 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 		}
 	}
 	r.settle(now)
+}
+
+func goneVerdict(side Side, why string) Verdict {
+	if side == Backend {
+		return Verdict{Cause: BackendGone, Code: StatusServiceRestart, Reason: "backend went away", Why: why}
+	}
+	return Verdict{Cause: ClientGone, Code: ws.StatusAbnormalClosure, Why: why}
+}
+
+// Lost says why the engine is about to give a side up. Its End follows.
+func (r *Relay) Lost(side Side, why string) {
+	r.endBy(goneVerdict(side, why))
 }
 
 // farewell is the Close for a client whose backend ended without one: the answer to the
@@ -152,7 +169,10 @@ func (r *Relay) settle(now time.Duration) {
 // Deadline returns when Tick is due, or 0 if it is not.
 func (r *Relay) Deadline() time.Duration {
 	if r.ending == nil {
-		return 0
+		if r.pol == nil {
+			return 0
+		}
+		return r.pol.wake
 	}
 	var d time.Duration
 	for _, s := range []Side{Client, Backend} {
@@ -163,29 +183,39 @@ func (r *Relay) Deadline() time.Duration {
 	return d
 }
 
-// Progress says that bytes have just been written to a side. While they move, a side
-// that is closing is not given up.
+// Progress says that bytes which had waited have just been written to a side, or arrived
+// at its system. While they move, the side is not given up.
 func (r *Relay) Progress(to Side, now time.Duration) {
+	if b := r.beat(to); b != nil {
+		b.seen = now
+	}
 	if e := r.ending; e != nil && e.deadline[to] > 0 {
 		e.deadline[to] = now + r.opt.CloseTimeout
 	}
 }
 
-// Action tells the engine which connections to give up at once.
+// Action tells the engine what to do with connections.
 type Action struct {
 	// Abort is true for each side whose connection is to be closed as it stands.
 	Abort [numSides]bool
+	// Suspect is true for each side that has not answered a Ping in time. The engine
+	// gives it up, see Lost, unless its system has taken bytes since it last looked.
+	Suspect [numSides]bool
+	// Pinged is true for each side for which there is a Ping among what is to be sent.
+	Pinged [numSides]bool
 }
 
-// Tick acts on deadlines that have passed: a Close that waited for the end of a message
-// goes out between two frames, and a side that did not finish is given up, as if its
-// stream had ended.
-func (r *Relay) Tick(now time.Duration, toClient, toBackend *Buffers) (a Action) {
+// Tick acts on what has come due. In a session that is open these are the policies that go
+// by time. In one that is ending, a Close that waited for the end of a message goes out
+// between two frames, and a side that did not finish is given up, as if its stream had
+// ended. waiting says for which sides bytes wait that their sockets have not taken: then
+// their peers are not read either.
+func (r *Relay) Tick(now time.Duration, waiting [2]bool, toClient, toBackend *Buffers) (a Action) {
+	bufs := [numSides]*Buffers{Client: toClient, Backend: toBackend}
 	e := r.ending
 	if e == nil {
-		return a
+		return r.tickOpen(now, waiting, bufs)
 	}
-	bufs := [numSides]*Buffers{Client: toClient, Backend: toBackend}
 	for _, s := range []Side{Client, Backend} {
 		if r.in[s].ended || e.deadline[s] == 0 || now < e.deadline[s] {
 			continue

@@ -10,43 +10,69 @@ import (
 )
 
 // Feed takes bytes that came from a side and appends to out what goes to its peer and
-// to back what goes back. out aliases p. Feed never blocks and takes all of p; what
-// comes after a side's Close is discarded.
+// to back what goes back. out aliases p. Feed never blocks. It returns how much of p it
+// took: all of it, unless Held says that the rest has to wait. What comes after a side's
+// Close is discarded.
 //
 // The error is the *frame.Error of a side that broke a rule; by then both sides have
 // been dealt with, and the engine goes on as after any other call.
-func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers) error {
+func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
 	in := &r.in[from]
-	for len(p) > 0 && !in.closed && !in.broken && !in.ended {
+	in.stopped = false
+	if b := r.beat(from); b != nil {
+		b.seen = now
+	}
+	all := len(p)
+	for err == nil && !in.closed && !in.broken && !in.ended && !in.stopped {
 		switch {
-		case in.left > 0:
-			p = r.payload(from, p, now, out)
-		case in.held != nil:
+		case in.held != nil && in.held.head.OpCode.IsControl():
+			if len(p) == 0 {
+				return all, nil
+			}
 			var whole *heldFrame
 			if p, whole = in.collect(p); whole != nil {
 				n := len(whole.bytes) - int(whole.head.Length)
-				if err := r.control(from, whole.head, whole.bytes[:n], whole.bytes[n:], now, out); err != nil {
-					return r.violation(from, err, now, out, back)
-				}
+				err = r.controlFrame(from, whole.head, whole.bytes[:n], whole.bytes[n:], now, out)
 			}
+		case in.held != nil:
+			p, err = r.start(from, in.held.head, in.held.bytes, p, now, out)
+		case len(p) == 0:
+			return all, nil
+		case in.left > 0:
+			p, err = r.payload(from, nil, in.left, p, now, out)
 		default:
-			h, raw, n, err := in.dec.Next(p)
-			if err == nil && raw != nil {
+			h, raw, n, bad := in.dec.Next(p)
+			if err = bad; err == nil && raw != nil {
 				split := n < len(raw)
 				p, err = r.begin(from, h, raw, split, p[n:], now, out)
 			} else {
 				p = p[n:]
 			}
-			if err != nil {
-				return r.violation(from, err, now, out, back)
-			}
 		}
 	}
-	return nil
+	if err != nil {
+		err = r.violation(from, err, now, out, back)
+	}
+	if in.stopped {
+		return all - len(p), nil
+	}
+	return all, err
 }
 
-// begin takes the header of a new frame and, of a control frame, as much of the payload
-// in rest as belongs to it. split says that raw lives in the decoder, not in fed bytes.
+// Held reports whether Feed left something of what a side sent, which is to be fed again
+// with what comes behind it, and from when on. Until then the side is not read.
+func (r *Relay) Held(from Side) (until time.Duration, held bool) {
+	if !r.in[from].stopped {
+		return 0, false
+	}
+	if r.limited(from) && r.ending == nil {
+		until = r.pol.rates.until
+	}
+	return until, true
+}
+
+// begin takes the header of a new frame and as much of the payload in rest as belongs to
+// it. split says that raw lives in the decoder, not in fed bytes.
 func (r *Relay) begin(from Side, h ws.Header, raw []byte, split bool, rest []byte, now time.Duration, out *Buffers) ([]byte, error) {
 	in := &r.in[from]
 	if h.OpCode.IsControl() {
@@ -57,33 +83,53 @@ func (r *Relay) begin(from Side, h ws.Header, raw []byte, split bool, rest []byt
 			return nil, nil
 		}
 		if split {
-			raw = bytes.Clone(raw) // the decoder's, and what goes out outlives the call
+			raw = out.copy(raw)
 		}
-		return rest[n:], r.control(from, h, raw, rest[:n], now, out)
+		return rest[n:], r.controlFrame(from, h, raw, rest[:n], now, out)
 	}
 	if err := in.admit(h, r.opt); err != nil {
 		return nil, err
 	}
-	in.left = h.Length
+	if split {
+		raw = out.copy(raw)
+	}
+	return r.start(from, h, raw, rest, now, out)
+}
+
+// start takes a data frame that may begin: its header, and what there is behind it.
+func (r *Relay) start(from Side, h ws.Header, raw, rest []byte, now time.Duration, out *Buffers) ([]byte, error) {
+	in := &r.in[from]
+	if r.limited(from) && h.OpCode != ws.OpContinuation {
+		switch at, err := r.mayBegin(now); {
+		case err != nil:
+			return nil, err
+		case at > 0:
+			r.hold(from, at)
+			if in.held == nil {
+				in.held = &heldFrame{h, bytes.Clone(raw)}
+			}
+			return rest, nil
+		}
+	}
+	in.held = nil
+	in.key = h.Mask
 	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
 	if !in.drop {
 		r.countFrame(from, h.OpCode)
-		if split {
-			out.addCopy(raw)
-		} else {
-			out.add(raw)
-		}
 	}
-	if in.left == 0 {
-		r.frameEnd(from, now, out)
-	}
-	return rest, nil
+	return r.payload(from, raw, h.Length, rest, now, out)
 }
 
 // admit applies the limits to the header of a data frame.
 func (in *input) admit(h ws.Header, opt *Options) error {
 	if h.OpCode != ws.OpContinuation {
-		in.size, in.text = 0, h.OpCode == ws.OpText
+		in.size, in.fragments = 0, 0
+		in.text = h.OpCode == ws.OpText
+		in.check = in.text && opt.ValidateUTF8 && h.Rsv == 0
+		in.utf8 = frame.UTF8{}
+	}
+	if in.fragments++; opt.MaxFragments > 0 && int(in.fragments) > opt.MaxFragments {
+		return ErrFragments
 	}
 	if opt.MaxFrameBytes > 0 && h.Length > opt.MaxFrameBytes {
 		return ErrFrameTooBig
@@ -95,23 +141,42 @@ func (in *input) admit(h ws.Header, opt *Options) error {
 	return nil
 }
 
-// payload passes on what p holds of the present data frame and returns the rest of p.
-func (r *Relay) payload(from Side, p []byte, now time.Duration, out *Buffers) []byte {
+// payload passes on what p holds of a data frame, of which left bytes have not come, and
+// returns the rest of p. head is the frame's header if it has not gone on yet: what is
+// refused at its first bytes leaves nothing behind.
+func (r *Relay) payload(from Side, head []byte, left int64, p []byte, now time.Duration, out *Buffers) ([]byte, error) {
 	in := &r.in[from]
 	n := len(p)
-	if int64(n) > in.left {
-		n = int(in.left)
+	if int64(n) > left {
+		n = int(left)
+	}
+	if r.limited(from) {
+		var err error
+		if n, err = r.mayPass(n, now); err != nil {
+			return nil, err
+		}
+	}
+	if in.check {
+		if !in.utf8.Valid(p[:n], in.key) || int64(n) == left && !in.dec.Fragmented() && !in.utf8.Complete() {
+			return nil, frame.ErrText
+		}
+		in.key = frame.RotateKey(in.key, n)
 	}
 	if !in.drop {
+		out.add(head)
 		in.count.Bytes += uint64(n)
 		r.counts[from].Bytes += uint64(n)
 		out.add(p[:n])
 	}
-	in.left -= int64(n)
+	in.left = left - int64(n)
 	if in.left == 0 {
 		r.frameEnd(from, now, out)
 	}
-	return p[n:]
+	if r.pol != nil && r.pol.clocks != nil {
+		r.pol.clocks.data = now
+		r.note(from, now)
+	}
+	return p[n:], nil
 }
 
 func (r *Relay) countFrame(from Side, op ws.OpCode) {
@@ -130,6 +195,9 @@ func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
 		in.count.Messages++
 		r.counts[from].Messages[kind]++
 	}
+	if to := peer(from); r.out[to].owed {
+		r.ping(to, r.beat(to), now, out)
+	}
 	r.release(peer(from), now, out)
 }
 
@@ -146,10 +214,18 @@ func (in *input) collect(p []byte) (rest []byte, whole *heldFrame) {
 	return p[n:], h
 }
 
-// control takes a whole control frame.
-func (r *Relay) control(from Side, h ws.Header, raw, payload []byte, now time.Duration, out *Buffers) error {
+// controlFrame takes a whole control frame.
+func (r *Relay) controlFrame(from Side, h ws.Header, raw, payload []byte, now time.Duration, out *Buffers) error {
 	if h.OpCode == ws.OpClose {
 		return r.closeFrame(from, h, raw, payload, now, out)
+	}
+	if rate := r.opt.ControlFrames; rate.On() && r.pol != nil {
+		if _, ok := r.pol.control[from].take(rate, 1, now); !ok {
+			return ErrControlRate
+		}
+	}
+	if h.OpCode == ws.OpPong && r.ownPong(from, h, payload, now) {
+		return nil
 	}
 	if to := &r.out[peer(from)]; to.closeSent || to.shut {
 		return nil
@@ -179,7 +255,7 @@ func (r *Relay) closeFrame(from Side, h ws.Header, raw, payload []byte, now time
 	if from == Backend {
 		cause = BackendClosed
 	}
-	e := r.endBy(Verdict{Cause: cause, Code: code, Reason: reason})
+	e := r.endBy(Verdict{Cause: cause, Code: code, Reason: reason, Why: WhyClosed})
 	o := &r.out[to]
 	if !o.closeSent && !o.shut {
 		if r.out[from].ours {

@@ -31,6 +31,31 @@ type Options struct {
 	// MaxFrameBytes and MaxMessageBytes bound the payload of a frame and of a message;
 	// 0 is no limit. The declared length is enough to refuse.
 	MaxFrameBytes, MaxMessageBytes int64
+	// MaxFragments bounds the frames of a message; 0 is no limit.
+	MaxFragments int
+	// MessageTimeout is how long a side may take to finish a message that it has begun;
+	// the time in which it is not read does not count. 0 is no limit.
+	MessageTimeout time.Duration
+	// ControlFrames bounds Pings and Pongs of a side, Messages and Bytes (of payload in
+	// data frames) what the client sends. Who goes beyond ControlFrames is closed with
+	// 1008. So is who goes beyond the others, unless Delay says that it is not read until
+	// there is room.
+	ControlFrames, Messages, Bytes Rate
+	Delay                          bool
+	// ValidateUTF8 holds text that is not compressed against RFC 6455 §8.1.
+	ValidateUTF8 bool
+	// Ping says which sides the edge pings when they have been silent for PingInterval,
+	// or up to a fifth less. A side of which no byte comes for PongTimeout from then on is
+	// dead; 0 is never.
+	Ping                      [numSides]bool
+	PingInterval, PongTimeout time.Duration
+	// RTT is told the time between a Ping of the edge's and its Pong. It must not block,
+	// and may be nil.
+	RTT func(time.Duration)
+	// IdleTimeout ends a session without data frames either way, MaxAge one that has been
+	// open as long, or less by up to a share of MaxAgeJitter. 0 is never.
+	IdleTimeout, MaxAge time.Duration
+	MaxAgeJitter        float64
 	// CloseTimeout is how long a side may take to answer a Close and to end its stream; 0
 	// is no limit.
 	CloseTimeout time.Duration
@@ -41,29 +66,37 @@ type Options struct {
 type Relay struct {
 	opt    *Options
 	counts *Traffic
-	ending *ending // nil while the session is open
+	ending *ending   // nil while the session is open
+	pol    *policies // nil without policies that need it
 	in     [numSides]input
 	out    [numSides]output
+	rearm  bool // pol.wake has come closer
 }
 
 // input is what has come from a side.
 type input struct {
-	left  int64 // payload of the present data frame that has not come
+	left  int64 // payload of the present data frame, whose header went on, that has not come
 	size  int64 // of the present message so far
 	count Count
-	held  *heldFrame // a control frame that was cut
-	dec   frame.Decoder
-	drop  bool // the present data frame goes nowhere
-	text  bool // the present message is text
+	held  *heldFrame // a control frame that was cut, or a data frame that waits for its rate
 
-	closed bool // a Close came: nothing counts any more
-	broken bool // the stream lost its place: nothing can be read any more
-	ended  bool // end of stream
-	code   ws.StatusCode
+	dec       frame.Decoder
+	code      ws.StatusCode // of its Close
+	fragments int32         // of the present message so far
+	key       [4]byte       // of the present data frame, where its next byte is
+	utf8      frame.UTF8
+
+	stopped bool // Feed did not take all: see Held
+	drop    bool // the present data frame goes nowhere
+	text    bool // the present message is text
+	check   bool // and to be valid
+	closed  bool // a Close came: nothing counts any more
+	broken  bool // the stream lost its place: nothing can be read any more
+	ended   bool // end of stream
 }
 
-// heldFrame is a control frame that was cut, as far as it has come: all of its header,
-// and payload up to the capacity.
+// heldFrame is a frame as far as it is held: all of its header, and of a control frame
+// payload up to the capacity.
 type heldFrame struct {
 	head  ws.Header
 	bytes []byte
@@ -74,6 +107,8 @@ type output struct {
 	closeSent bool // a Close went to it, ours or its peer's
 	ours      bool // and it was ours
 	shut      bool // nothing more goes to it
+	owed      bool // a Ping of ours waits for a frame to end
+	pinged    bool // it has not answered our last Ping
 }
 
 // ending is what a relay knows from the moment on that its session begins to end.
@@ -99,8 +134,8 @@ const (
 	afterPeer             // once the peer has sent its Close or ended
 )
 
-// New starts a session with a client and one backend, which counts what it passes on in
-// counts. Both arguments must outlive the relay.
+// New makes a session with a client and one backend, which counts what it passes on in
+// counts. Both arguments must outlive the relay. The session starts with [Relay.Begin].
 func New(opt *Options, counts *Traffic) Relay {
 	r := Relay{opt: opt, counts: counts}
 	r.in[Client].dec.Masked = true

@@ -106,7 +106,7 @@ func TestBulkStaysOnePiece(t *testing.T) {
 	r := New(&Options{}, new(Traffic))
 	p := bytes.Repeat(text(Client, "message"), 100)
 	var out, back Buffers
-	if err := r.Feed(Client, p, 0, &out, &back); err != nil {
+	if _, err := r.Feed(Client, p, 0, &out, &back); err != nil {
 		t.Fatal(err)
 	}
 	if len(out.Segments()) != 1 || &out.Segments()[0][0] != &p[0] || out.Len() != len(p) {
@@ -147,7 +147,7 @@ func TestFeedDoesNotAllocate(t *testing.T) {
 	var out, back Buffers
 	feed := func() {
 		for _, p := range [][]byte{stream[:3], stream[3:20], stream[20:]} {
-			if err := r.Feed(Client, p, 0, &out, &back); err != nil {
+			if _, err := r.Feed(Client, p, 0, &out, &back); err != nil {
 				t.Fatal(err)
 			}
 			out.Reset()
@@ -171,7 +171,7 @@ func BenchmarkFeed(b *testing.B) {
 			b.SetBytes(int64(len(stream)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := r.Feed(Client, stream, 0, &out, &back); err != nil {
+				if _, err := r.Feed(Client, stream, 0, &out, &back); err != nil {
 					b.Fatal(err)
 				}
 				out.Reset()

@@ -22,6 +22,8 @@ type rig struct {
 	sent   [numSides][]byte
 	bufs   [numSides]Buffers
 	errs   []error
+	rest   [numSides][]byte // what Feed left
+	stuck  [2]bool          // sides for which bytes wait
 }
 
 func newRig(opt Options) *rig {
@@ -35,6 +37,7 @@ func newRig(opt Options) *rig {
 func rigOf(opt Options) *rig {
 	g := &rig{now: time.Second}
 	g.Relay = New(&opt, &g.counts)
+	g.Begin(g.now)
 	return g
 }
 
@@ -50,11 +53,13 @@ func (g *rig) take() {
 
 func (g *rig) feed(from Side, p []byte) {
 	// A copy of its own, overwritten afterwards, as an engine's read buffer is.
-	p = bytes.Clone(p)
-	if err := g.Feed(from, p, g.now, &g.bufs[peer(from)], &g.bufs[from]); err != nil {
+	p = append(bytes.Clone(g.rest[from]), p...)
+	n, err := g.Feed(from, p, g.now, &g.bufs[peer(from)], &g.bufs[from])
+	if err != nil {
 		g.errs = append(g.errs, err)
 	}
 	g.take()
+	g.rest[from] = bytes.Clone(p[n:])
 	for i := range p {
 		p[i] = 0xee
 	}
@@ -72,7 +77,7 @@ func (g *rig) close(e Ending) {
 
 func (g *rig) tick(after time.Duration) Action {
 	g.now += after
-	a := g.Tick(g.now, &g.bufs[Client], &g.bufs[Backend])
+	a := g.Tick(g.now, g.stuck, &g.bufs[Client], &g.bufs[Backend])
 	g.take()
 	return a
 }

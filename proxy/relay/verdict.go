@@ -17,6 +17,9 @@ type Verdict struct {
 	Code ws.StatusCode
 	// Reason is the text that went with the code. It may be a peer's: untrusted.
 	Reason string
+	// Why names what it was in one word: closed and gone where a side ended the session in
+	// one of these ways, else the rule, limit or timeout, such as utf8 or idle_timeout.
+	Why string
 	// Err is the *frame.Error of a peer that broke a rule.
 	Err *frame.Error
 }
@@ -56,10 +59,45 @@ func (c Cause) Initiator() string {
 	return "edge"
 }
 
+// By returns whose doing the end was: client, backend or edge. Unlike the initiator, it is
+// the peer who broke a rule.
+func (c Cause) By() string {
+	switch c {
+	case ClientClosed, ClientGone, ClientViolation:
+		return "client"
+	case BackendClosed, BackendGone, BackendViolation:
+		return "backend"
+	}
+	return "edge"
+}
+
 // Limits that a peer exceeded.
 var (
-	ErrFrameTooBig   = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Text: "frame too big"}
-	ErrMessageTooBig = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Text: "message too big"}
+	ErrFrameTooBig    = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Kind: "frame_size", Text: "frame too big"}
+	ErrMessageTooBig  = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Kind: "message_size", Text: "message too big"}
+	ErrFragments      = policy("fragments", "too many fragments")
+	ErrMessageTimeout = policy("message_timeout", "message not finished in time")
+	ErrControlRate    = policy("control_rate", "too many control frames")
+	ErrMessageRate    = policy("message_rate", "too many messages")
+	ErrByteRate       = policy("byte_rate", "too many bytes")
+)
+
+func policy(kind, text string) *frame.Error {
+	return &frame.Error{Code: ws.StatusPolicyViolation, Section: "RFC 6455 §7.4.1", Kind: kind, Text: text}
+}
+
+// Words for Verdict.Why.
+const (
+	WhyClosed       = "closed"
+	WhyGone         = "gone"
+	WhyPongTimeout  = "pong_timeout"
+	WhyWriteTimeout = "write_timeout"
+)
+
+// Ends by time.
+var (
+	idleEnding = Ending{ws.StatusGoingAway, ws.StatusGoingAway, "idle", "idle_timeout"}
+	agedEnding = Ending{ws.StatusGoingAway, ws.StatusGoingAway, "maximum age reached", "max_age"}
 )
 
 // Codes that the edge chooses itself. gobwas/ws has no names for 1012.
@@ -75,6 +113,8 @@ type Ending struct {
 	Client, Backend ws.StatusCode
 	// Reason goes with both, at most 123 bytes of UTF-8.
 	Reason string
+	// Why is the word for Verdict.Why.
+	Why string
 }
 
 func asViolation(err error) *frame.Error {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package pump
+
+import "net"
+
+func unacked(net.Conn) int { return 0 }

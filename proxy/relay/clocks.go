@@ -1,0 +1,259 @@
+package relay
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/tidegate/tidegate/proxy/frame"
+)
+
+// policies is what the policies of a session know that need to remember something.
+type policies struct {
+	wake    time.Duration // Tick is due, for what is not the ending's; 0: not at all
+	clocks  *clocks       // nil without policies that need it
+	rates   *rates        // and so
+	control [numSides]bucket
+	client  heartbeat // its next is 0 where that side is not pinged
+	backend *heartbeat
+}
+
+// beat returns the heartbeat of a side, or nil.
+func (r *Relay) beat(side Side) *heartbeat {
+	switch p := r.pol; {
+	case p == nil:
+		return nil
+	case side == Backend:
+		return p.backend
+	case p.client.next == 0:
+		return nil
+	}
+	return &r.pol.client
+}
+
+// heartbeat watches over a side with Pings of the edge's own (RFC 6455 §5.5.2).
+type heartbeat struct {
+	seen   time.Duration // life: bytes came, or went while some waited
+	next   time.Duration // the next look at seen
+	sent   time.Duration // the last Ping; 0 once it is answered
+	secret uint32        // begins the payload of our Pings, so that no one else's Pong is taken for ours
+	count  uint32        // of our Pings; the other part of the payload
+}
+
+// pingBytes is the length of the payload of our Pings.
+const pingBytes = 8
+
+// clocks is what the policies that go by time know, beside heartbeats.
+type clocks struct {
+	expires time.Duration           // the session has reached its age; 0: it may grow old
+	data    time.Duration           // data was last under way, either way
+	began   [numSides]time.Duration // the message that is under way; 0: none is
+}
+
+// Begin starts what goes by time. It is called once, before anything else.
+func (r *Relay) Begin(now time.Duration) {
+	opt := r.opt
+	p := policies{}
+	if opt.MaxAge > 0 || opt.IdleTimeout > 0 || opt.MessageTimeout > 0 {
+		p.clocks = &clocks{data: now}
+		if opt.MaxAge > 0 {
+			p.clocks.expires = now + spread(opt.MaxAge, opt.MaxAgeJitter)
+		}
+	}
+	if opt.Messages.On() || opt.Bytes.On() {
+		p.rates = new(rates)
+	}
+	if opt.PingInterval > 0 && opt.Ping[Client] {
+		p.client = newHeartbeat(opt.PingInterval, now)
+	}
+	if opt.PingInterval > 0 && opt.Ping[Backend] {
+		b := newHeartbeat(opt.PingInterval, now)
+		p.backend = &b
+	}
+	if p != (policies{}) || opt.ControlFrames.On() {
+		r.pol = &p
+		r.plan()
+	}
+}
+
+func newHeartbeat(interval, now time.Duration) heartbeat {
+	return heartbeat{seen: now, next: now + spread(interval, pingJitter), secret: rand.Uint32()}
+}
+
+// pingJitter spreads Pings: an interval is up to this share shorter.
+const pingJitter = 0.2
+
+// spread shortens d by up to a share of it, at random, so that what began together does
+// not happen together.
+func spread(d time.Duration, share float64) time.Duration {
+	return d - time.Duration(rand.Float64()*share*float64(d))
+}
+
+// plan finds out when Tick is due while the session is open.
+func (r *Relay) plan() {
+	r.pol.wake = 0
+	if r.ending != nil {
+		return
+	}
+	if c := r.pol.clocks; c != nil {
+		r.wakeBy(c.expires)
+		if r.opt.IdleTimeout > 0 {
+			r.wakeBy(c.data + r.opt.IdleTimeout)
+		}
+		for _, began := range c.began {
+			if began > 0 {
+				r.wakeBy(began + r.opt.MessageTimeout)
+			}
+		}
+	}
+	for _, side := range []Side{Client, Backend} {
+		if b := r.beat(side); b != nil {
+			r.wakeBy(b.next)
+		}
+	}
+	if rates := r.pol.rates; rates != nil {
+		r.wakeBy(rates.until)
+	}
+}
+
+// wakeBy has Tick called at a time, or sooner; 0 is not at all.
+func (r *Relay) wakeBy(at time.Duration) {
+	if p := r.pol; at > 0 && (p.wake == 0 || at < p.wake) {
+		p.wake, r.rearm = at, true
+	}
+}
+
+// Rearm reports whether Deadline has come closer since it was asked last. An engine asks
+// after each Feed, since that is the call that rarely changes it.
+func (r *Relay) Rearm() bool {
+	was := r.rearm
+	r.rearm = false
+	return was
+}
+
+// note keeps the time of a message that a side has begun and not finished, for
+// Options.MessageTimeout. There are clocks.
+func (r *Relay) note(from Side, now time.Duration) {
+	began := &r.pol.clocks.began[from]
+	switch underWay := r.in[from].left > 0 || r.in[from].dec.Fragmented(); {
+	case !underWay:
+		*began = 0
+	case *began == 0 && r.opt.MessageTimeout > 0:
+		*began = now
+		r.wakeBy(now + r.opt.MessageTimeout)
+	}
+}
+
+// tickOpen is Tick while the session is open.
+func (r *Relay) tickOpen(now time.Duration, waiting [numSides]bool, bufs [numSides]*Buffers) (a Action) {
+	if r.pol == nil {
+		return a
+	}
+	if c := r.pol.clocks; c != nil {
+		switch {
+		case c.expires > 0 && now >= c.expires:
+			r.Close(agedEnding, now, bufs[Client], bufs[Backend])
+			return a
+		case r.opt.IdleTimeout > 0 && now >= c.data+r.opt.IdleTimeout && !waiting[Client] && !waiting[Backend]:
+			r.Close(idleEnding, now, bufs[Client], bufs[Backend])
+			return a
+		case r.opt.IdleTimeout > 0 && now >= c.data+r.opt.IdleTimeout:
+			c.data = now // some of it is still under way, and its reader is write_timeout's
+		}
+		for _, from := range []Side{Client, Backend} {
+			began := &c.began[from]
+			if *began == 0 || now < *began+r.opt.MessageTimeout {
+				continue
+			}
+			if waiting[peer(from)] || r.in[from].stopped {
+				*began = now // it is not its fault: nobody reads it
+				continue
+			}
+			r.violation(from, ErrMessageTimeout, now, bufs[peer(from)], bufs[from])
+			return a
+		}
+	}
+	for _, side := range []Side{Client, Backend} {
+		if b := r.beat(side); b != nil && now >= b.next {
+			count := b.count
+			a.Suspect[side] = r.look(side, b, now, waiting, bufs[side])
+			a.Pinged[side] = b.count != count
+		}
+	}
+	if rates := r.pol.rates; rates != nil && now >= rates.until {
+		rates.until = 0 // the engine goes on with what is Held
+	}
+	r.plan()
+	return a
+}
+
+// look is a heartbeat's: it sends a Ping to a side that has been silent, and reports one
+// that has not answered in time.
+func (r *Relay) look(side Side, b *heartbeat, now time.Duration, waiting [numSides]bool, buf *Buffers) (suspect bool) {
+	if waiting[side] || waiting[peer(side)] || r.out[side].owed || r.in[side].stopped {
+		// The Ping has not left, or nobody reads the answer. Who takes nothing at all is
+		// WriteTimeout's.
+		b.seen = now
+	}
+	silent, o := now-b.seen, &r.out[side]
+	switch {
+	case o.pinged && b.seen <= b.sent:
+		b.sent = now // another PongTimeout, unless the engine gives the side up
+		b.next = now + r.opt.PongTimeout
+		return true
+	case float64(silent) >= (1-pingJitter)*float64(r.opt.PingInterval):
+		b.next = now + spread(r.opt.PingInterval, pingJitter)
+		r.ping(side, b, now, buf)
+	default:
+		o.pinged = false
+		b.next = b.seen + spread(r.opt.PingInterval, pingJitter)
+		if b.next <= now {
+			b.next = now + r.opt.PingInterval/10
+		}
+	}
+	return false
+}
+
+// ping sends a Ping, as soon as no frame is under way to the side.
+func (r *Relay) ping(to Side, b *heartbeat, now time.Duration, buf *Buffers) {
+	o := &r.out[to]
+	if o.owed = r.in[peer(to)].left > 0; o.owed || o.closeSent || o.shut {
+		return
+	}
+	b.count++
+	b.sent = now
+	if o.pinged = r.opt.PongTimeout > 0; o.pinged {
+		b.next = now + r.opt.PongTimeout
+		r.wakeBy(b.next)
+	}
+	var p [pingBytes]byte
+	binary.BigEndian.PutUint32(p[:], b.secret)
+	binary.BigEndian.PutUint32(p[4:], b.count)
+	buf.addCopy(frame.Append(nil, ws.OpPing, p[:], to == Backend))
+}
+
+// ownPong reports whether a Pong answers a Ping of ours, which then goes no further.
+func (r *Relay) ownPong(from Side, h ws.Header, payload []byte, now time.Duration) bool {
+	b := r.beat(from)
+	if b == nil || len(payload) != pingBytes {
+		return false
+	}
+	var p [pingBytes]byte
+	copy(p[:], payload)
+	if h.Masked {
+		ws.Cipher(p[:], h.Mask, 0)
+	}
+	late := b.count - binary.BigEndian.Uint32(p[4:])
+	if binary.BigEndian.Uint32(p[:]) != b.secret || late >= b.count {
+		return false
+	}
+	if late == 0 && b.sent > 0 {
+		if r.opt.RTT != nil {
+			r.opt.RTT(now - b.sent)
+		}
+		r.out[from].pinged, b.sent = false, 0
+	}
+	return true
+}
