@@ -62,7 +62,7 @@ func walk(keys map[string]key, path string, v reflect.Value) {
 		if inner.Kind() == reflect.Slice && inner.Type().Elem().Kind() == reflect.Struct && inner.Type().Elem() != reflect.TypeFor[netip.Prefix]() {
 			at, inner = at+"[]", inner.Index(0)
 		}
-		if inner.Kind() == reflect.Struct && inner.Type() != reflect.TypeFor[config.HashSource]() {
+		if inner.Kind() == reflect.Struct && inner.Type() != reflect.TypeFor[config.HashSource]() && inner.Type() != reflect.TypeFor[config.MemorySize]() {
 			k.block = true
 			walk(keys, at+".", inner)
 		} else {
@@ -81,6 +81,8 @@ func show(as string, v reflect.Value) string {
 			s = strings.TrimSuffix(s, "0s")
 		}
 		return s
+	case config.MemorySize:
+		return fmt.Sprintf("%v%%", x.Share*100)
 	case config.HashSource:
 		return x.From
 	case uint16:

@@ -9,6 +9,8 @@ import (
 type gone struct{}
 
 func (gone) Close(relay.Ending)            {}
+func (gone) Shed(relay.Ending)             {}
+func (gone) Held() int                     { return 0 }
 func (gone) Kill()                         {}
 func (gone) Counts() (none [2]relay.Count) { return none }
 
@@ -27,6 +29,14 @@ func countEach(sessions []engine.Session) [][2]relay.Count {
 		counts[i] = s.Counts()
 	}
 	return counts
+}
+
+func heldEach(sessions []engine.Session) []int {
+	held := make([]int, len(sessions))
+	for i, s := range sessions {
+		held[i] = s.Held()
+	}
+	return held
 }
 
 // refused is the end of a session that its engine did not take.

@@ -19,11 +19,11 @@ type engines struct {
 }
 
 // newEngines makes n event loops; 0 is none.
-func newEngines(n int) (*engines, error) {
+func newEngines(n int, memory *engine.Memory) (*engines, error) {
 	if n <= 0 {
 		return &engines{}, nil
 	}
-	g, err := evented.New(n)
+	g, err := evented.New(n, memory)
 	return &engines{loops: g}, err
 }
 
@@ -71,6 +71,14 @@ func (e *engines) counts(sessions []engine.Session) [][2]relay.Count {
 		return countEach(sessions)
 	}
 	return e.loops.Counts(sessions)
+}
+
+// held returns how many bytes each session holds buffered.
+func (e *engines) held(sessions []engine.Session) []int {
+	if e.loops == nil {
+		return heldEach(sessions)
+	}
+	return e.loops.Held(sessions)
 }
 
 // detach takes the connection out of the runtime's hands: fd is the same socket.

@@ -13,7 +13,7 @@ import (
 // engines are what sessions run on: goroutines, on a system without epoll.
 type engines struct{}
 
-func newEngines(int) (*engines, error) { return &engines{}, nil }
+func newEngines(int, *engine.Memory) (*engines, error) { return &engines{}, nil }
 
 func (e *engines) run(context.Context) {}
 
@@ -22,5 +22,7 @@ func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backen
 }
 
 func (e *engines) sum(tallies []*engine.Tally) []relay.Traffic { return sumRest(tallies) }
+
+func (e *engines) held(sessions []engine.Session) []int { return heldEach(sessions) }
 
 func (e *engines) counts(sessions []engine.Session) [][2]relay.Count { return countEach(sessions) }

@@ -58,8 +58,11 @@ func (g *Generation) Listeners() []ListenerView {
 
 // Next is a configuration that is ready to be applied. It ends by Commit or Discard.
 type Next struct {
-	srv   *Server
-	gen   *Generation
+	srv *Server
+	gen *Generation
+
+	maxBuffered int64
+
 	taken map[string]bool // keys of its listeners
 	bound []*listener     // sockets of its own
 	done  bool
@@ -86,12 +89,13 @@ func (n *Next) prepare(settings Settings) error {
 		return ErrStopping
 	}
 	if n.srv.engines == nil {
-		engines, err := newEngines(n.srv.Loops)
+		engines, err := newEngines(n.srv.Loops, &n.srv.memory)
 		if err != nil {
 			return err
 		}
 		n.srv.engines = engines
 	}
+	n.maxBuffered = settings.MaxBufferedBytes
 	var errs []error
 	pools := map[string]*poolView{}
 	for _, p := range settings.Pools {
@@ -113,7 +117,7 @@ func (n *Next) prepare(settings Settings) error {
 			errs = append(errs, fmt.Errorf("route %s: there is no pool %q", r.Name, r.Pool))
 			continue
 		}
-		n.gen.routes = append(n.gen.routes, newRoute(r, pools[r.Pool], n.srv.stats.route(r.Name)))
+		n.gen.routes = append(n.gen.routes, newRoute(r, pools[r.Pool], n.srv.stats.route(r.Name), &n.srv.memory))
 	}
 	n.gen.table = newTable(n.gen.routes)
 	for _, l := range settings.Listeners {
@@ -195,6 +199,7 @@ func (n *Next) Commit() *Generation {
 		pools[v.Name] = v.pool
 		v.pool.apply(v, s.start)
 	}
+	s.memory.SetLimit(n.maxBuffered)
 	s.current.Store(n.gen)
 	s.stats.restore(n.gen.routes)
 	for name, p := range s.pools {

@@ -126,6 +126,10 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 		h.srv.stats.shed("shutdown")
 		return refuse(http.StatusServiceUnavailable, "shutdown", "shutting down").later().with("Connection", "close")
 	}
+	if h.srv.memory.Over() {
+		h.srv.stats.shed(WhyMemory)
+		return refuse(http.StatusServiceUnavailable, "memory", "too much is buffered").later()
+	}
 	limits := h.endpoint.ln.limits
 	if ref = limits.admit(h.endpoint.Limits, h.origin.client); ref != nil {
 		h.srv.stats.shed(ref.result)

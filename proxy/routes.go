@@ -37,7 +37,7 @@ func (r *route) place(e *endpoint) *place {
 
 type headerCondition struct{ name, value string }
 
-func newRoute(s RouteSettings, pool *poolView, stats *RouteStats) *route {
+func newRoute(s RouteSettings, pool *poolView, stats *RouteStats, memory *engine.Memory) *route {
 	r := &route{RouteSettings: s, pool: pool, stats: stats}
 	for name, value := range s.Headers {
 		r.headers = append(r.headers, headerCondition{http.CanonicalHeaderKey(name), value})
@@ -49,7 +49,7 @@ func newRoute(s RouteSettings, pool *poolView, stats *RouteStats) *route {
 		}
 	}
 	r.engine = &engine.Options{Tally: &stats.tally, BufferBytes: s.WebSocket.MaxBufferedBytes, WriteTimeout: s.WebSocket.WriteTimeout,
-		Relay: s.WebSocket.relay()}
+		Memory: memory, Relay: s.WebSocket.relay()}
 	r.engine.Relay.RTT = func(d time.Duration) { stats.PingRTT.Observe(d.Seconds()) }
 	return r
 }
@@ -62,6 +62,7 @@ func (ws WebSocketSettings) relay() relay.Options {
 		Ping:         [2]bool{relay.Client: ws.PingClient, relay.Backend: ws.PingBackend},
 		PingInterval: ws.PingInterval, PongTimeout: ws.PongTimeout,
 		IdleTimeout: ws.IdleTimeout, MaxAge: ws.MaxAge, MaxAgeJitter: ws.MaxAgeJitter,
+		SlowConsumer: ws.SlowConsumer, SlowConsumerCode: ws.SlowConsumerCode, MaxBuffered: ws.MaxBufferedBytes,
 		CloseTimeout: ws.CloseTimeout}
 }
 

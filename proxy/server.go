@@ -32,6 +32,7 @@ type Server struct {
 	ids      *ids
 	sessions *sessions
 	engines  *engines // from the first Prepare on
+	memory   engine.Memory
 	stats    stats
 	current  atomic.Pointer[Generation]
 	stopping atomic.Bool
@@ -75,6 +76,7 @@ func (s *Server) startEngines() {
 		s.engines.run(ctx)
 	}()
 	s.stopEngines = func() { cancel(); <-done }
+	s.start(s.shedMemory)
 }
 
 // start runs f until it returns or the returned function, or the end of the server,
@@ -108,6 +110,7 @@ type Totals struct {
 	Live        int    // sessions
 	Handshaking int    // requests on their way
 	Opened      uint64 // sessions ever
+	Buffered    int64  // bytes that sessions hold for peers that have not taken them
 	Shed        map[string]uint64
 	TLSFailed   uint64
 }
@@ -115,7 +118,7 @@ type Totals struct {
 // Totals returns the server's counters.
 func (s *Server) Totals() Totals {
 	t := Totals{Live: s.sessions.len(), Handshaking: int(s.stats.handshaking.Load()), Opened: s.stats.sessions.Load(),
-		TLSFailed: s.stats.tlsFailed.Load(), Shed: map[string]uint64{}}
+		Buffered: s.memory.Held(), TLSFailed: s.stats.tlsFailed.Load(), Shed: map[string]uint64{}}
 	s.stats.mu.Lock()
 	defer s.stats.mu.Unlock()
 	for reason, n := range s.stats.sheds {

@@ -118,6 +118,7 @@ func (s *Session) Counts() [2]relay.Count { return s.engine.Counts() }
 const (
 	WhyShutdown = "shutdown"
 	WhyAPI      = "api"
+	WhyMemory   = "memory"
 )
 
 // Close ends the session with a Close of the edge's: code and reason for the client,

@@ -6,6 +6,8 @@ import (
 
 	cryptotls "crypto/tls"
 
+	"github.com/gobwas/ws"
+
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
 	"github.com/tidegate/tidegate/proxy/relay"
@@ -18,6 +20,9 @@ type Settings struct {
 	Listeners []ListenerSettings
 	Routes    []RouteSettings
 	Pools     []PoolSettings
+	// MaxBufferedBytes bounds what all sessions hold together for peers that have not taken
+	// it; over it the largest holders are closed. 0 is no limit.
+	MaxBufferedBytes int64
 }
 
 // ListenerSettings are one bound address.
@@ -103,6 +108,8 @@ type WebSocketSettings struct {
 	CloseTimeout, WriteTimeout     time.Duration
 	// MaxBufferedBytes bounds what is held for each direction.
 	MaxBufferedBytes int
+	SlowConsumer     relay.SlowConsumer
+	SlowConsumerCode ws.StatusCode
 }
 
 // PoolSettings are a group of interchangeable backends.

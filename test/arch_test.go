@@ -167,6 +167,7 @@ var dependencies = map[string][]string{
 	"github.com/spf13/...":          {"internal/cli", "cmd/tidegate"},
 	"github.com/hashicorp/...":      {"discovery/consul", "internal/consultest"},
 	"github.com/cespare/xxhash/...": {"balance"},
+	"github.com/KimMachineGun/...":  {"cmd/tidegate"},
 	"github.com/chromedp/...":       nil,
 	"github.com/gorilla/...":        nil,
 	"github.com/coder/...":          nil,

@@ -16,7 +16,8 @@ type gauges struct{ *edge }
 
 func (g gauges) Snapshot() metrics.Snapshot {
 	gen := g.srv.Current()
-	out := metrics.Snapshot{Unrouted: metrics.Answers(g.srv.Unrouted()), Shed: g.srv.Totals().Shed}
+	totals := g.srv.Totals()
+	out := metrics.Snapshot{Unrouted: metrics.Answers(g.srv.Unrouted()), Buffered: totals.Buffered, Shed: totals.Shed}
 	for _, r := range g.srv.Routes() {
 		out.Routes = append(out.Routes, routeMetrics(r))
 		for listener, n := range r.Active {
@@ -49,7 +50,7 @@ func routeMetrics(r proxy.RouteView) metrics.Route {
 }
 
 func traffic(c relay.Counters) metrics.Traffic {
-	return metrics.Traffic{TextMessages: c.Messages[0], BinaryMessages: c.Messages[1], MessageBytes: c.Bytes,
+	return metrics.Traffic{TextMessages: c.Messages[0], BinaryMessages: c.Messages[1], MessageBytes: c.Bytes, MessagesDropped: c.Dropped,
 		Frames: metrics.Frames{Text: c.Frames[0], Binary: c.Frames[1], Continuation: c.Frames[2], Close: c.Frames[3], Ping: c.Frames[4], Pong: c.Frames[5]}}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/gobwas/ws"
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
@@ -42,6 +44,10 @@ func settingsOf(f *config.File, log *zap.Logger) (proxy.Settings, error) {
 			errs = append(errs, fmt.Errorf("pool %s: %w", f.Pools[i].Name, err))
 		}
 		s.Pools = append(s.Pools, p)
+	}
+	var err error
+	if s.MaxBufferedBytes, err = bytesOf(f.Memory.MaxBuffered); err != nil {
+		errs = append(errs, err)
 	}
 	return s, errors.Join(errs...)
 }
@@ -103,9 +109,24 @@ func webSocketSettings(w *config.WebSocket) proxy.WebSocketSettings {
 		PingClient: w.Ping == "client" || w.Ping == "both", PingBackend: w.Ping == "backend" || w.Ping == "both",
 		PingInterval: w.PingInterval, PongTimeout: w.PongTimeout,
 		IdleTimeout: w.IdleTimeout, MaxAge: w.MaxAge, MaxAgeJitter: w.MaxAgeJitter,
-		CloseTimeout: w.CloseTimeout, WriteTimeout: w.WriteTimeout,
+		SlowConsumer:     map[string]relay.SlowConsumer{"close": relay.CloseSlow, "drop_oldest": relay.DropOldest}[w.SlowConsumer],
+		SlowConsumerCode: ws.StatusCode(w.SlowConsumerCode),
+		CloseTimeout:     w.CloseTimeout, WriteTimeout: w.WriteTimeout,
 		MaxBufferedBytes: int(min(w.MaxBuffered, math.MaxInt32)),
 	}
+}
+
+// bytesOf returns how many bytes a part of the memory is; what there is is that of the
+// cgroup, or else of the machine.
+func bytesOf(m config.MemorySize) (int64, error) {
+	if m.Share == 0 {
+		return m.Bytes, nil
+	}
+	total, err := memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)()
+	if err != nil {
+		return 0, fmt.Errorf("memory.max_buffered: how much memory there is cannot be found out; give a size instead of a share: %w", err)
+	}
+	return int64(m.Share * float64(total)), nil
 }
 
 // rate is so many per second; a burst of 0 is one second's worth.

@@ -46,6 +46,7 @@ pools:
 		Log:      Log{Level: "info", Format: "json"},
 		Admin:    Admin{Address: "127.0.0.1:9901"},
 		Shutdown: Shutdown{DrainWindow: 30 * time.Second, Deadline: 60 * time.Second},
+		Memory:   Memory{MaxBuffered: MemorySize{Share: 0.25}},
 		Listeners: []Listener{
 			{Name: "plain", Address: ":8080", TCP: tcp, Limits: limits},
 			{Name: "edge", Address: ":8443", TCP: tcp, Limits: limits, TLS: &ListenerTLS{
@@ -62,7 +63,7 @@ pools:
 				MaxMessageSize: 16 << 20, ControlFramesPerSecond: 100, RateAction: "close",
 				Ping: "client", PingInterval: 30 * time.Second, PongTimeout: 10 * time.Second,
 				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip",
-				MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
+				SlowConsumer: "backpressure", SlowConsumerCode: 1008, MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
 		}},
 		Pools: []Pool{
@@ -100,6 +101,7 @@ func TestContract(t *testing.T) {
 		Log:      Log{Level: "info", Format: "json"},
 		Admin:    Admin{Address: "127.0.0.1:9901"},
 		Shutdown: Shutdown{DrainWindow: 30 * time.Second, Deadline: 60 * time.Second},
+		Memory:   Memory{MaxBuffered: MemorySize{Share: 0.25}},
 		Listeners: []Listener{{
 			Name: "edge", Address: ":8443",
 			TLS: &ListenerTLS{
@@ -126,7 +128,7 @@ func TestContract(t *testing.T) {
 				MaxMessageSize: 16 << 20, ControlFramesPerSecond: 100, RateAction: "close",
 				Ping: "client", PingInterval: 30 * time.Second, PongTimeout: 10 * time.Second,
 				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip",
-				MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
+				SlowConsumer: "backpressure", SlowConsumerCode: 1008, MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
 		}},
 		Pools: []Pool{{
@@ -152,6 +154,7 @@ func TestContract(t *testing.T) {
 const contract = `
 log:      {level: info, format: json}
 admin:    {address: "127.0.0.1:9901", token_file: ""}
+memory:   {max_buffered: 25%}
 shutdown: {drain_window: 30s, deadline: 60s}
 
 listeners:
@@ -197,6 +200,8 @@ routes:
       max_age: 0s
       max_age_jitter: 10%
       validate_utf8: true
+      slow_consumer: backpressure
+      slow_consumer_code: 1008
       close_timeout: 5s
       compression: strip
       max_buffered: 256KiB

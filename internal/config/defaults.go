@@ -38,6 +38,10 @@ func (s *Shutdown) setDefaults() {
 	s.Deadline = 60 * time.Second
 }
 
+func (m *Memory) setDefaults() {
+	m.MaxBuffered = MemorySize{Share: 0.25}
+}
+
 func (t *ListenerTLS) setDefaults() {
 	t.MinVersion = cryptotls.VersionTLS12
 	t.ALPN = []string{"http/1.1"}
@@ -77,6 +81,8 @@ func (w *WebSocket) setDefaults() {
 	w.ValidateUTF8 = true
 	w.CloseTimeout = 5 * time.Second
 	w.Compression = "strip"
+	w.SlowConsumer = "backpressure"
+	w.SlowConsumerCode = 1008
 	w.MaxBuffered = 256 << 10
 	w.WriteTimeout = 60 * time.Second
 }

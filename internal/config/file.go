@@ -12,7 +12,7 @@ import (
 //	oneof     the accepted values of a string (of each element, for a list)
 //	later     values of the contract that this version refuses in words of their own
 //	as        how text becomes the value, where the Go type does not say it:
-//	          bytes, percent, tls_version, file, hash_source
+//	          bytes, percent, memory, tls_version, file, hash_source
 //	range     "LOW..HIGH" in the notation of the value; "0|" before it allows 0 as well
 //	unique    "true": a list that may not repeat an element
 //	noempty   "true": if the list is given it must have an element
@@ -31,6 +31,7 @@ type File struct {
 	Log      Log      `key:"log"`
 	Admin    Admin    `key:"admin"`
 	Shutdown Shutdown `key:"shutdown"`
+	Memory   Memory   `key:"memory"`
 
 	// Listeners, Routes and Pools have at least one element each.
 	Listeners []Listener `key:"listeners" required:"true"`
@@ -52,6 +53,19 @@ type Admin struct {
 	Address string `key:"address" required:"true"`
 	// TokenFile holds the bearer token that callers must send; empty: none.
 	TokenFile string `key:"token_file" as:"file"`
+}
+
+// Memory bounds what sessions hold together.
+type Memory struct {
+	// MaxBuffered is for all buffered bytes of the process; zero is no limit.
+	MaxBuffered MemorySize `key:"max_buffered" as:"memory"`
+}
+
+// MemorySize is a number of bytes, or a share of the memory of the machine or cgroup,
+// from 0 to 1.
+type MemorySize struct {
+	Bytes int64
+	Share float64
 }
 
 // Shutdown is the pace of closing sessions on SIGTERM.

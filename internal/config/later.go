@@ -9,7 +9,6 @@ import (
 // have, by the type that will get them. A key moves from here into its struct in the
 // commit that makes it work.
 var laterKeys = map[reflect.Type][]string{
-	reflect.TypeFor[File]():        {"memory"},
 	reflect.TypeFor[Listener]():    {"proxy_protocol"},
 	reflect.TypeFor[ListenerTLS](): {"acme"},
 	reflect.TypeFor[Limits](): {
@@ -18,7 +17,7 @@ var laterKeys = map[reflect.Type][]string{
 	},
 	reflect.TypeFor[Route](): {"auth", "sticky"},
 	reflect.TypeFor[WebSocket](): {
-		"deflate", "slow_consumer", "slow_consumer_code",
+		"deflate",
 	},
 	reflect.TypeFor[Pool](): {
 		"health", "drain", "on_backend_removed", "removal_grace",

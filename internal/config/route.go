@@ -75,6 +75,10 @@ type WebSocket struct {
 	Compression string `key:"compression" oneof:"strip" later:"passthrough,terminate"`
 	// ValidateUTF8 checks text messages that are not compressed.
 	ValidateUTF8 bool `key:"validate_utf8"`
+	// SlowConsumer is what happens to a client for which more than MaxBuffered waits, and
+	// SlowConsumerCode the code of the Close.
+	SlowConsumer     string `key:"slow_consumer" oneof:"backpressure,close,drop_oldest"`
+	SlowConsumerCode int    `key:"slow_consumer_code" range:"1000..4999"`
 	// MaxBuffered is the number of bytes held per direction before reading stops.
 	MaxBuffered int64 `key:"max_buffered" as:"bytes"`
 	// WriteTimeout is how long writing to a side may make no progress.

@@ -27,6 +27,8 @@ func (rule scalarRule) expects(t reflect.Type) string {
 		return "a size such as 64KiB"
 	case rule.as == "percent":
 		return "a share such as 50%"
+	case rule.as == "memory":
+		return "a share such as 25% or a size such as 1GiB"
 	case rule.as == "tls_version":
 		return "a TLS version"
 	case rule.as == "file":
@@ -62,6 +64,8 @@ func (rule scalarRule) convert(text string, t reflect.Type) (any, error) {
 		return inRange(text, rule.limit, parseBytes)
 	case rule.as == "percent":
 		return parsePercent(text)
+	case rule.as == "memory":
+		return parseMemorySize(text)
 	case rule.as == "tls_version":
 		return parseTLSVersion(text)
 	case rule.as == "hash_source":

@@ -134,6 +134,19 @@ func parsePercent(text string) (float64, error) {
 	return f / 100, nil
 }
 
+// parseMemorySize accepts a size, or a share of the memory that there is.
+func parseMemorySize(text string) (MemorySize, error) {
+	if strings.HasSuffix(text, "%") {
+		share, err := parsePercent(text)
+		return MemorySize{Share: share}, err
+	}
+	bytes, err := parseBytes(text)
+	if err != nil && !strings.Contains(err.Error(), "did you mean") {
+		err = fmt.Errorf("%s is neither a share such as 25%% nor a size such as 1GiB", quote(text))
+	}
+	return MemorySize{Bytes: bytes}, err
+}
+
 func parseTLSVersion(text string) (uint16, error) {
 	switch text {
 	case "1.2":

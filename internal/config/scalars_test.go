@@ -138,6 +138,21 @@ func TestParseTLSVersion(t *testing.T) {
 	})
 }
 
+func TestParseMemorySize(t *testing.T) {
+	testScalar(t, parseMemorySize, []scalarCase[MemorySize]{
+		{text: "25%", want: MemorySize{Share: 0.25}},
+		{text: "0%", want: MemorySize{}},
+		{text: "0", want: MemorySize{}},
+		{text: "64MiB", want: MemorySize{Bytes: 64 << 20}},
+		{text: "1000", want: MemorySize{Bytes: 1000}},
+		{text: "101%", err: "more than 100%"},
+		{text: "64M", err: `did you mean "64MiB"?`},
+		{text: "-1", err: "neither a share"},
+		{text: "half", err: "neither a share such as 25% nor a size"},
+		{text: "", err: "neither a share"},
+	})
+}
+
 func TestParseHashSource(t *testing.T) {
 	testScalar(t, parseHashSource, []scalarCase[HashSource]{
 		{text: "ip", want: HashSource{From: "ip"}},

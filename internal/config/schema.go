@@ -111,13 +111,14 @@ var (
 	typeDuration   = reflect.TypeFor[time.Duration]()
 	typePrefix     = reflect.TypeFor[netip.Prefix]()
 	typeHashSource = reflect.TypeFor[HashSource]()
+	typeMemorySize = reflect.TypeFor[MemorySize]()
 )
 
 // isScalar reports whether values of t are written as one scalar.
 func isScalar(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Struct:
-		return t == typePrefix || t == typeHashSource
+		return t == typePrefix || t == typeHashSource || t == typeMemorySize
 	case reflect.Slice, reflect.Map, reflect.Pointer:
 		return false
 	}

@@ -60,6 +60,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		e.route(&s.Routes[i])
 	}
 	e.answers(&s.Unrouted, "")
+	e.gauge(bufferedBytes, float64(s.Buffered))
 	e.counters(shedTotal, s.Shed)
 	for i := range s.Pools {
 		e.pool(&s.Pools[i])

@@ -61,7 +61,7 @@ func full() Snapshot {
 			HandshakeDuration: observed([]float64{0.01, 0.1}, 0.005, 0.05, 5),
 			Upstream: Traffic{TextMessages: 10, BinaryMessages: 2, MessageBytes: 4096,
 				Frames: Frames{Continuation: 1, Text: 10, Binary: 3, Close: 4, Ping: 5, Pong: 6}},
-			Downstream: Traffic{TextMessages: 20, MessageBytes: 8192, Frames: Frames{Text: 20}},
+			Downstream: Traffic{TextMessages: 20, MessagesDropped: 7, MessageBytes: 8192, Frames: Frames{Text: 20}},
 			Closes: []Close{
 				{1000, "client", 4}, {0, "client", 1}, {3000, "backend", 1}, {3999, "backend", 2},
 				{4000, "client", 3}, {4999, "client", 4}, {1012, "edge", 2}, {2999, "backend", 1},
@@ -71,6 +71,7 @@ func full() Snapshot {
 			PingRTT:         observed([]float64{0.01, 0.1}, 0.02, 0.2),
 		}},
 		Unrouted: Answers{Handshakes: map[string]uint64{"no_route": 3, "tls": 1}, Requests: map[int]uint64{404: 4}},
+		Buffered: 65536,
 		Shed:     map[string]uint64{"max_sessions": 2},
 		Pools: []Pool{
 			{
@@ -125,7 +126,7 @@ func TestContractNames(t *testing.T) {
 	contract := strings.Fields(`sessions_active{listener,route} handshakes_total{route,result}
 		handshake_duration_seconds{route} messages_total{route,direction,type}
 		message_bytes_total{route,direction} frames_total{route,direction,opcode}
-		closes_total{route,code,initiator} session_duration_seconds{route} ping_rtt_seconds{route} session_ends_total{route,by,cause} shed_total{reason}
+		closes_total{route,code,initiator} session_duration_seconds{route} ping_rtt_seconds{route} session_ends_total{route,by,cause} messages_dropped_total{route,direction} buffered_bytes shed_total{reason}
 		requests_total{route,code} backend_sessions_active{pool,backend}
 		backend_state{pool,backend,state} backend_picks_total{pool,backend}
 		backend_connect_duration_seconds{pool} backend_failures_total{pool,backend,kind}

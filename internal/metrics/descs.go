@@ -26,6 +26,8 @@ var (
 		"Frames forwarded, by opcode.", "route", "direction", "opcode")
 	closesTotal = desc("closes_total",
 		"Ended sessions by close code (none: without a Close) and who began it.", "route", "code", "initiator")
+	messagesDroppedTotal = desc("messages_dropped_total",
+		"Messages forwarded that slow consumers did not get (slow_consumer: drop_oldest).", "route", "direction")
 	sessionEndsTotal = desc("session_ends_total",
 		"Ended sessions by whose doing it was and why, in one word.", "route", "by", "cause")
 	pingRTT = desc("ping_rtt_seconds",
@@ -34,6 +36,8 @@ var (
 		"How long ended sessions lived.", "route")
 	requestsTotal = desc("requests_total",
 		"HTTP requests by the status code of the answer, handshakes included.", "route", "code")
+	bufferedBytes = desc("buffered_bytes",
+		"Bytes held for peers that have not taken them yet, and of messages that are not whole.")
 	shedTotal = desc("shed_total",
 		"Connections and sessions refused or closed because of overload or a limit.", "reason")
 

@@ -78,6 +78,7 @@ func (e emitter) answers(a *Answers, route string) {
 func (e emitter) traffic(t *Traffic, route, direction string) {
 	e.counter(messagesTotal, t.TextMessages, route, direction, "text")
 	e.counter(messagesTotal, t.BinaryMessages, route, direction, "binary")
+	e.counter(messagesDroppedTotal, t.MessagesDropped, route, direction)
 	e.counter(messageBytesTotal, t.MessageBytes, route, direction)
 	e.counter(framesTotal, t.Frames.Continuation, route, direction, "continuation")
 	e.counter(framesTotal, t.Frames.Text, route, direction, "text")

@@ -20,6 +20,7 @@ type Snapshot struct {
 	Sessions     []Sessions
 	Routes       []Route
 	Unrouted     Answers           // what was refused before a route was found; its route is ""
+	Buffered     int64             // bytes that wait for peers
 	Shed         map[string]uint64 // what was refused or closed because of overload, by reason
 	Pools        []Pool
 	Config       Config
@@ -69,6 +70,8 @@ type Route struct {
 type Traffic struct {
 	// TextMessages and BinaryMessages are complete messages.
 	TextMessages, BinaryMessages uint64
+	// MessagesDropped is how many of them the other side did not get.
+	MessagesDropped uint64
 	// MessageBytes is their payload, without frame headers.
 	MessageBytes uint64
 	Frames       Frames

@@ -17,6 +17,8 @@ type Options struct {
 	Tally *Tally
 	// BufferBytes bounds what is held for each direction; 0 leaves it to the engine.
 	BufferBytes int
+	// Memory is told what the sessions hold; nil is nobody.
+	Memory *Memory
 	// WriteTimeout is how long a side may take no byte before it counts as dead; 0 is
 	// for ever.
 	WriteTimeout time.Duration
@@ -46,9 +48,16 @@ type Result struct {
 type Session interface {
 	// Close ends the session on behalf of the edge, in order. It does not wait.
 	Close(relay.Ending)
+	// Shed ends the session on behalf of the edge to get back the memory that it holds:
+	// what waits for the client is dropped, as far as it has not begun with it. It does not
+	// wait.
+	Shed(relay.Ending)
 	// Kill closes both connections as they stand. It does not wait.
 	Kill()
 	// Counts returns what has come from each side so far, also after the end. It may wait
 	// for a turn of the session's loop.
 	Counts() [2]relay.Count
+	// Held returns how many bytes the session holds buffered. It may wait for a turn of the
+	// session's loop.
+	Held() int
 }

@@ -40,7 +40,7 @@ func testEngine(t *testing.T) {
 // startGroup runs two loops until the test ends.
 func startGroup(t *testing.T) *Group {
 	t.Helper()
-	g, err := New(2)
+	g, err := New(2, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,12 +54,14 @@ type shared struct {
 	reply     []byte
 }
 
-// New makes a group of n loops. It does not run yet.
-func New(n int) (*Group, error) {
+// New makes a group of n loops, which tells memory, if it is not nil, what buffers take.
+// It does not run yet.
+func New(n int, memory *engine.Memory) (*Group, error) {
 	loops, err := loop.NewGroup(n)
 	if err != nil {
 		return nil, fmt.Errorf("making event loops: %w", err)
 	}
+	loops.OnBuffered = memory.Add
 	g := &Group{loops: loops, ended: make(chan struct{})}
 	for i := range loops.Loops() {
 		g.shared = append(g.shared, &shared{group: g, loop: loops.Loop(i), plain: make([]byte, loop.ScratchBytes)})
@@ -115,22 +117,32 @@ func (g *Group) Sum(tallies []*engine.Tally) []relay.Traffic {
 // Counts returns what has come from each side of each session so far, with one turn of each
 // loop. Sessions of other engines are asked one by one.
 func (g *Group) Counts(sessions []engine.Session) [][2]relay.Count {
-	counts := make([][2]relay.Count, len(sessions))
+	return ask(g, sessions, (*Session).counted, engine.Session.Counts)
+}
+
+// Held returns how many bytes each session holds buffered, as Counts does.
+func (g *Group) Held(sessions []engine.Session) []int {
+	return ask(g, sessions, (*Session).held, engine.Session.Held)
+}
+
+// ask asks each session something: those of the group on their loops, others as others.
+func ask[T any](g *Group, sessions []engine.Session, own func(*Session) T, others func(engine.Session) T) []T {
+	answers := make([]T, len(sessions))
 	for k, s := range sessions {
 		if _, ok := s.(*Session); !ok {
-			counts[k] = s.Counts()
+			answers[k] = others(s)
 		}
 	}
 	for i, shared := range g.shared {
 		g.on(i, func() {
 			for k, s := range sessions {
 				if s, ok := s.(*Session); ok && s.shared == shared {
-					counts[k] = s.counted()
+					answers[k] = own(s)
 				}
 			}
 		})
 	}
-	return counts
+	return answers
 }
 
 // Start begins a session. It owns the descriptors from then on, whatever it returns.

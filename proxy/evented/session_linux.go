@@ -40,6 +40,7 @@ type leg struct {
 // late is what there is to know of a session once a side has not taken something at once,
 // or the end has begun.
 type late struct {
+	told  int // how much of the memory that is not the loop's Options.Memory knows
 	sides [2]struct {
 		err     error
 		moved   time.Duration // when the socket last took bytes while some were waiting; 0: none wait
@@ -184,8 +185,9 @@ func (s *Session) feed(from relay.Side, p []byte) {
 	}
 	rest := &s.becomeLate().sides[from].rest
 	*rest = append(*rest, p[n:]...)
+	s.account()
 	s.legs[from].conn.Pause()
-	if until == 0 && !s.waiting(other(from)) {
+	if until == 0 && !s.stuck(other(from)) {
 		s.resume(from) // in its turn
 	}
 }
@@ -203,7 +205,7 @@ func (s *Session) resume(from relay.Side) {
 func (s *Session) goOn(from relay.Side) {
 	until, held := s.relay.Held(from)
 	switch {
-	case s.done || s.waiting(other(from)) || held && until > s.now():
+	case s.done || s.stuck(other(from)) || held && until > s.now():
 		return
 	case held:
 		l := &s.late.sides[from]
@@ -214,7 +216,7 @@ func (s *Session) goOn(from relay.Side) {
 			return
 		}
 		s.legs[from].conn.Retry()
-		if _, held := s.relay.Held(from); held || s.done || s.waiting(other(from)) {
+		if _, held := s.relay.Held(from); held || s.done || s.stuck(other(from)) {
 			return
 		}
 	}
@@ -234,17 +236,74 @@ func (s *Session) deliver(from relay.Side) {
 	} else if s.relay.Rearm() {
 		s.arm()
 	}
-	if s.waiting(to) && !s.ended[from] {
+	if s.stuck(to) && !s.ended[from] {
 		s.legs[from].conn.Pause()
+	}
+	s.account()
+}
+
+// account tells Options.Memory what is held beside the connections' own buffers.
+func (s *Session) account() {
+	if s.late == nil {
+		return
+	}
+	now := 0
+	if !s.done {
+		now = s.relay.Buffered() + cap(s.late.sides[relay.Client].rest) + cap(s.late.sides[relay.Backend].rest)
+	}
+	s.opt.Memory.Add(now - s.late.told)
+	s.late.told = now
+}
+
+// held is how many bytes the session holds.
+func (s *Session) held() int {
+	n := s.legs[relay.Client].conn.Held() + s.legs[relay.Backend].conn.Held()
+	if s.late != nil {
+		n += s.late.told
+	}
+	return n
+}
+
+// send hands bytes to a side: to its socket at once as far as that takes it, or behind
+// what waits for it.
+func (s *Session) send(to relay.Side, segs [][]byte) {
+	switch {
+	case len(segs) == 0 || s.over[to] || s.gone(to):
+	case s.relay.Blocked(to):
+		s.relay.Queue(to, segs, s.now())
+	default:
+		if s.write(to, segs); s.waiting(to) {
+			s.relay.Block(to)
+		}
 	}
 }
 
-// send writes to a side, at once as far as its socket takes it.
-func (s *Session) send(to relay.Side, segs [][]byte) {
-	l := &s.legs[to]
-	if len(segs) == 0 || s.over[to] || s.gone(to) {
-		return
+// takeBytes is how much of what waits in the relay is sealed and written at a time.
+const takeBytes = 16 << 10
+
+// refill writes what waits in the relay for a side whose socket takes bytes again.
+func (s *Session) refill(to relay.Side) {
+	for s.relay.Blocked(to) && !s.waiting(to) && !s.gone(to) {
+		s.relay.Take(to, takeBytes, &s.shared.out)
+		s.write(to, s.shared.out.Segments())
+		s.shared.out.Reset()
+		if s.waiting(to) {
+			s.relay.Block(to)
+		}
 	}
+}
+
+// stuck reports whether so much waits for a side that nothing more is read for it.
+func (s *Session) stuck(side relay.Side) bool {
+	if s.relay.Blocked(side) {
+		return s.relay.Full(side)
+	}
+	return s.waiting(side)
+}
+
+// write writes to a side's socket, or behind what waits for that.
+func (s *Session) write(to relay.Side, segs [][]byte) {
+	l := &s.legs[to]
 	if l.codec != nil {
 		sealed, err := l.codec.Seal(s.shared.wire[:0], segs)
 		s.shared.wire = sealed[:0]
@@ -287,9 +346,12 @@ func (s *Session) Wrote(c *loop.Conn, err error) {
 	l := &s.becomeLate().sides[side]
 	if l.moved = s.now(); c.Queued() == 0 {
 		l.moved = 0
-		s.resume(other(side))
+		if s.refill(side); !s.stuck(side) {
+			s.resume(other(side))
+		}
 	}
 	s.relay.Progress(side, s.now())
+	s.account()
 	if s.closing {
 		s.followClosing()
 	}
@@ -300,6 +362,7 @@ func (s *Session) Wrote(c *loop.Conn, err error) {
 func (s *Session) broke(side relay.Side, err error) {
 	l := &s.becomeLate().sides[side]
 	l.moved = 0
+	s.relay.Discard(side)
 	if l.until == 0 {
 		l.until = s.now() + max(s.opt.Relay.CloseTimeout, 1)
 		s.failed(side, err)
@@ -337,7 +400,7 @@ func (s *Session) followClosing() {
 		}
 	}
 	for side := range s.legs {
-		if !s.over[side] && s.relay.Shut(relay.Side(side)) {
+		if !s.over[side] && s.relay.Shut(relay.Side(side)) && !s.relay.Blocked(relay.Side(side)) {
 			s.shut(relay.Side(side))
 		}
 	}
@@ -362,7 +425,7 @@ func (s *Session) shut(side relay.Side) {
 
 // flushed reports whether nothing waits for a side that still takes bytes.
 func (s *Session) flushed() bool {
-	return !s.waiting(relay.Client) && !s.waiting(relay.Backend)
+	return !s.waiting(relay.Client) && !s.waiting(relay.Backend) && !s.relay.Blocked(relay.Client)
 }
 
 // finish ends the session.
@@ -379,6 +442,7 @@ func (s *Session) finish() {
 	for side := range s.legs {
 		s.legs[side].conn.Close()
 	}
+	s.account()
 	s.loop().Reserve(-2)
 	go s.obs.Done(res)
 }
@@ -395,6 +459,26 @@ func (s *Session) Close(e relay.Ending) {
 		s.resetBuffers()
 		s.followClosing()
 	})
+}
+
+// Shed ends the session to get back the memory that it holds: engine.Session.
+func (s *Session) Shed(e relay.Ending) {
+	s.loop().Post(func() {
+		if s.done {
+			return
+		}
+		s.relay.Shed(e, s.now(), &s.shared.out)
+		s.send(relay.Client, s.shared.out.Segments())
+		s.resetBuffers()
+		s.account()
+		s.followClosing()
+	})
+}
+
+// Held returns how many bytes the session holds: engine.Session.
+func (s *Session) Held() (n int) {
+	s.shared.group.on(s.loop().Index(), func() { n = s.held() })
+	return n
 }
 
 // Kill closes both connections as they stand: engine.Session.
@@ -423,6 +507,7 @@ func (s *Session) abort(side relay.Side, err error) {
 	}
 	l, given := &s.legs[side], &s.becomeLate().sides[side]
 	given.until, given.moved = s.now(), 0
+	s.relay.Discard(side)
 	s.failed(side, err)
 	l.conn.Close()
 	s.resume(other(side))

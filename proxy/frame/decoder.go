@@ -31,6 +31,9 @@ type Decoder struct {
 // Fragmented reports whether a message has begun and its last frame has not come.
 func (d *Decoder) Fragmented() bool { return d.fragmented }
 
+// SetFragmented says whether a message has begun before what is decoded first.
+func (d *Decoder) SetFragmented(on bool) { d.fragmented = on }
+
 // Next reads the header at the start of p. It returns the header, the bytes that it
 // is made of, and how many bytes of p it took. The bytes alias p or the decoder and
 // hold until the next call. When p ends inside the header, Next keeps what there is

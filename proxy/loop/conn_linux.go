@@ -87,6 +87,14 @@ func (c *Conn) Queued() int {
 	return len(c.held.queue) - c.held.sent
 }
 
+// Held returns how many bytes the buffers take that hold something of the connection.
+func (c *Conn) Held() int {
+	if c.held == nil {
+		return 0
+	}
+	return cap(c.held.queue) + cap(c.held.kept)
+}
+
 // LimitReads bounds a read to n bytes, and with it what a handler can put into the queue
 // of another connection before it pauses this one. 0 is the loop's scratch.
 func (c *Conn) LimitReads(n int) { c.limit = int32(min(n, ScratchBytes)) }

@@ -9,6 +9,10 @@ import (
 
 // Group is a number of loops that share the connections.
 type Group struct {
+	// OnBuffered, if set before Run, is told by each loop how many bytes more, or less, the
+	// buffers take that hold something of its connections. It must not block.
+	OnBuffered func(bytes int)
+
 	loops []*Loop
 }
 
@@ -26,6 +30,7 @@ func NewGroup(n int) (*Group, error) {
 			}
 			return nil, err
 		}
+		l.group = g
 		g.loops = append(g.loops, l)
 	}
 	return g, nil

@@ -29,6 +29,7 @@ const (
 
 // Loop is one event loop.
 type Loop struct {
+	group   *Group
 	index   int
 	epoll   int
 	wakeup  int // eventfd
@@ -43,6 +44,7 @@ type Loop struct {
 	turn    []*Conn
 	scratch []byte
 	pool    pool
+	told    int     // of pool.lent
 	spare   []*held // for connections that come to hold something
 	wheel   wheel
 }
@@ -132,8 +134,18 @@ func (l *Loop) run() {
 			}
 		}
 		l.wheel.advance(l.now)
+		l.tell()
 	}
 	l.close()
+	l.tell()
+}
+
+// tell passes on how much more or less memory buffers take than last time.
+func (l *Loop) tell() {
+	if more := l.pool.lent - l.told; more != 0 && l.group.OnBuffered != nil {
+		l.group.OnBuffered(more)
+		l.told = l.pool.lent
+	}
 }
 
 // wait returns the next events. A busy loop waits for them without telling the runtime:

@@ -6,6 +6,7 @@ import "math/bits"
 // rest is the collector's.
 type pool struct {
 	free [classes][][]byte
+	lent int // bytes of buffers that are in use
 }
 
 const (
@@ -21,8 +22,10 @@ func class(n int) int { return max(bits.Len(uint(max(n, 1)-1)), minClass) - minC
 func (p *pool) get(n int) []byte {
 	k := class(n)
 	if k >= classes {
+		p.lent += n
 		return make([]byte, 0, n)
 	}
+	p.lent += 1 << (k + minClass)
 	if f := p.free[k]; len(f) > 0 {
 		b := f[len(f)-1]
 		f[len(f)-1] = nil
@@ -37,6 +40,7 @@ func (p *pool) put(b []byte) {
 	if b == nil {
 		return
 	}
+	p.lent -= cap(b)
 	k := class(cap(b))
 	if k >= classes || cap(b) != 1<<(k+minClass) || len(p.free[k])*cap(b) >= keepBytes {
 		return

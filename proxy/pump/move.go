@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -23,16 +24,17 @@ var large = sync.Pool{New: func() any { b := make([]byte, maxBufferBytes); retur
 // reader reads with a small buffer while little comes, and borrows a large one while
 // reads fill it.
 type reader struct {
-	small []byte
-	big   *[]byte
-	limit int
+	small  []byte
+	big    *[]byte
+	limit  int
+	memory *engine.Memory
 }
 
-func newReader(limit int) *reader {
+func newReader(limit int, memory *engine.Memory) *reader {
 	if limit <= 0 || limit > maxBufferBytes {
 		limit = maxBufferBytes
 	}
-	return &reader{small: make([]byte, minBufferBytes), limit: max(limit, minBufferBytes)}
+	return &reader{small: make([]byte, minBufferBytes), limit: max(limit, minBufferBytes), memory: memory}
 }
 
 func (r *reader) buf() []byte {
@@ -47,6 +49,7 @@ func (r *reader) took(n int) {
 	switch {
 	case r.big == nil && n == len(r.small) && r.limit > len(r.small):
 		r.big = large.Get().(*[]byte)
+		r.memory.Add(maxBufferBytes)
 	case r.big != nil && n <= len(r.small):
 		r.release()
 	}
@@ -56,6 +59,7 @@ func (r *reader) release() {
 	if r.big != nil {
 		large.Put(r.big)
 		r.big = nil
+		r.memory.Add(-maxBufferBytes)
 	}
 }
 
@@ -66,7 +70,7 @@ func (s *Session) read(from relay.Side, head []byte) {
 		s.feed(from, head, &out, &back)
 	}
 	conn := s.legs[from].conn
-	r := newReader(s.opt.BufferBytes)
+	r := newReader(s.opt.BufferBytes, s.opt.Memory)
 	defer r.release()
 	for {
 		p := r.buf()
@@ -87,6 +91,7 @@ func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
+		s.block()
 		n, _ := s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
 		p = p[n:]
 		s.opt.Tally.Add(&s.counts)
@@ -126,6 +131,7 @@ func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
 	if l.err == nil && !errors.Is(err, io.EOF) {
 		l.err = err
 	}
+	s.block()
 	s.relay.End(from, s.now(), out, back)
 	s.changed()
 	s.send(other(from), out)
@@ -137,6 +143,15 @@ func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
 // waits until that one is through. The mutex is held; it is released over I/O.
 func (s *Session) send(to relay.Side, b *relay.Buffers) {
 	l := &s.legs[to]
+	if to == relay.Client && s.opt.Relay.SlowConsumer != relay.Backpressure {
+		// Who reads must not be who writes.
+		s.inject(to, b)
+		s.changed()
+		for l.busy && s.relay.Full(to) {
+			s.moved.Wait()
+		}
+		return
+	}
 	if l.busy {
 		for _, seg := range b.Segments() {
 			l.queue = append(l.queue, seg...)
@@ -149,14 +164,30 @@ func (s *Session) send(to relay.Side, b *relay.Buffers) {
 	s.write(to, b.Segments())
 }
 
+// block has the relay keep what comes for a side that has a writer, if that is the
+// relay's to keep. It is called before what hands out more. The mutex is held.
+func (s *Session) block() {
+	if s.legs[relay.Client].busy {
+		s.relay.Block(relay.Client)
+	}
+}
+
+// takeBytes is how much of what waits in the relay is written at a time.
+const takeBytes = 16 << 10
+
 // inject queues bytes of the edge's own for a side without waiting for them. It also
 // gives the side a writer if all that is left to do is to end our direction. The mutex
 // is held.
 func (s *Session) inject(to relay.Side, b *relay.Buffers) {
 	l := &s.legs[to]
-	for _, seg := range b.Segments() {
-		l.queue = append(l.queue, seg...)
+	if s.relay.Blocked(to) {
+		s.relay.Queue(to, b.Segments(), s.now())
+	} else {
+		for _, seg := range b.Segments() {
+			l.queue = append(l.queue, seg...)
+		}
 	}
+	s.account()
 	if l.busy || len(l.queue) == 0 && (l.shut || !s.relay.Shut(to)) {
 		return
 	}
@@ -180,6 +211,14 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 			segs = [][]byte{l.queue}
 			l.queue = nil
 		}
+		if len(segs) == 0 && s.relay.Blocked(to) {
+			var out relay.Buffers
+			s.relay.Take(to, takeBytes, &out)
+			if segs = out.Segments(); len(segs) > 0 {
+				s.relay.Block(to) // they are being written
+			}
+			s.moved.Broadcast()
+		}
 		end := len(segs) == 0 && s.relay.Shut(to)
 		if len(segs) == 0 && !end {
 			break
@@ -189,6 +228,7 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 		err := writeOut(l.conn, segs, end)
 		s.mu.Lock()
 		segs = nil
+		s.account()
 		if err != nil {
 			s.writeFailed(to, err)
 		} else if s.relay.Closing() {
@@ -198,6 +238,8 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 	}
 	if l.failed {
 		l.queue = nil
+		s.relay.Discard(to)
+		s.account()
 	}
 	l.busy = false
 	s.moved.Broadcast()

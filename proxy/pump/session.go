@@ -31,6 +31,7 @@ type Session struct {
 	armed   time.Duration // when timer fires, 0: not at all
 	closing bool
 	killed  bool
+	told    int // how much Options.Memory knows of
 	running int // goroutines that may still touch the connections
 }
 
@@ -78,10 +79,40 @@ func (s *Session) Close(e relay.Ending) {
 	if s.running == 0 {
 		return
 	}
+	s.block()
 	s.relay.Close(e, s.now(), &toClient, &toBackend)
 	s.inject(relay.Client, &toClient)
 	s.inject(relay.Backend, &toBackend)
 	s.changed()
+}
+
+// Shed ends the session to get back the memory that it holds. It does not wait.
+func (s *Session) Shed(e relay.Ending) {
+	var toClient relay.Buffers
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == 0 {
+		return
+	}
+	s.block()
+	s.relay.Shed(e, s.now(), &toClient)
+	s.inject(relay.Client, &toClient)
+	s.changed()
+	s.moved.Broadcast()
+}
+
+// Held returns how many bytes wait to be written.
+func (s *Session) Held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told
+}
+
+// account tells Options.Memory what waits to be written. The mutex is held.
+func (s *Session) account() {
+	now := s.relay.Buffered() + cap(s.legs[relay.Client].queue) + cap(s.legs[relay.Backend].queue)
+	s.opt.Memory.Add(now - s.told)
+	s.told = now
 }
 
 // Kill closes both connections as they stand. It does not wait.
@@ -114,6 +145,7 @@ func (s *Session) tick() {
 		s.mu.Unlock()
 		return
 	}
+	s.block()
 	a := s.relay.Tick(s.now(), [2]bool{s.legs[relay.Client].busy, s.legs[relay.Backend].busy}, &toClient, &toBackend)
 	s.inject(relay.Client, &toClient)
 	s.inject(relay.Backend, &toBackend)
@@ -188,6 +220,9 @@ func (s *Session) leave() {
 		s.timer.Stop()
 	}
 	s.armed = 0
+	s.legs[relay.Client].queue, s.legs[relay.Backend].queue = nil, nil
+	s.relay.Discard(relay.Client)
+	s.account()
 	res := engine.Result{Verdict: s.relay.Verdict(), Counts: s.counted(), ClientErr: s.legs[relay.Client].err, BackendErr: s.legs[relay.Backend].err}
 	s.mu.Unlock()
 	s.legs[relay.Client].conn.Abort()

@@ -18,6 +18,7 @@ type policies struct {
 	control [numSides]bucket
 	client  heartbeat // its next is 0 where that side is not pinged
 	backend *heartbeat
+	box     *outbox // what waits for the client, where that is the relay's; or nil
 }
 
 // beat returns the heartbeat of a side, or nil.
@@ -72,7 +73,7 @@ func (r *Relay) Begin(now time.Duration) {
 		b := newHeartbeat(opt.PingInterval, now)
 		p.backend = &b
 	}
-	if p != (policies{}) || opt.ControlFrames.On() {
+	if p != (policies{}) || opt.ControlFrames.On() || opt.SlowConsumer != Backpressure {
 		r.pol = &p
 		r.plan()
 	}

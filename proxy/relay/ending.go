@@ -121,7 +121,7 @@ func (r *Relay) release(to Side, now time.Duration, buf *Buffers) {
 	if next.when == never || o.closeSent || o.shut {
 		return
 	}
-	between := in.left == 0
+	between := in.left == 0 || in.drop
 	switch next.when {
 	case betweenFrames:
 	case betweenMessage:

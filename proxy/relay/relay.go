@@ -56,6 +56,11 @@ type Options struct {
 	// open as long, or less by up to a share of MaxAgeJitter. 0 is never.
 	IdleTimeout, MaxAge time.Duration
 	MaxAgeJitter        float64
+	// SlowConsumer is what happens when more than MaxBuffered bytes wait for the client,
+	// SlowConsumerCode the code for it with CloseSlow.
+	SlowConsumer     SlowConsumer
+	SlowConsumerCode ws.StatusCode
+	MaxBuffered      int
 	// CloseTimeout is how long a side may take to answer a Close and to end its stream; 0
 	// is no limit.
 	CloseTimeout time.Duration
@@ -171,6 +176,7 @@ func (t *Traffic) Add(o *Traffic) {
 			c.Messages[i] += o.Messages[i]
 		}
 		c.Bytes += o.Bytes
+		c.Dropped += o.Dropped
 	}
 }
 
@@ -183,6 +189,8 @@ type Counters struct {
 	Messages [2]uint64
 	// Bytes of payload in data frames.
 	Bytes uint64
+	// Dropped is how many of the messages the other side did not get, see DropOldest.
+	Dropped uint64
 }
 
 // NumOpCodes is the number of opcodes of RFC 6455; see [OpCodeNames].
