@@ -92,7 +92,7 @@ func framesOf(from *rawEnd, sizes ...int) *stream {
 	for _, size := range sizes {
 		p := noise(size)
 		s.add(from, true, ws.OpBinary, p)
-		op := ws.OpText
+		op := ws.OpBinary
 		for _, n := range []int{0, 1, 125, 126, 4093, 65535, 65536, size / 2} {
 			n = min(n, len(p))
 			s.add(from, false, op, p[:n])

@@ -64,6 +64,12 @@ func (s suite) run(t *testing.T) {
 	t.Run("concurrent closes", s.concurrentCloses)
 	t.Run("counts", s.counts)
 	t.Run("small buffers", s.smallBuffers)
+	t.Run("drop oldest", s.dropOldest)
+	t.Run("close slow", s.closeSlow)
+	t.Run("keeps up", s.keepsUp)
+	t.Run("shed", s.shed)
+	t.Run("delay", s.delay)
+	t.Run("heartbeat", s.heartbeat)
 }
 
 func newStore(t *testing.T) *tls.Store {

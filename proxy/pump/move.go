@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -24,17 +23,17 @@ var large = sync.Pool{New: func() any { b := make([]byte, maxBufferBytes); retur
 // reader reads with a small buffer while little comes, and borrows a large one while
 // reads fill it.
 type reader struct {
-	small  []byte
-	big    *[]byte
-	limit  int
-	memory *engine.Memory
+	small []byte
+	big   *[]byte
+	limit int
+	lent  func(bytes int) // tells how much more or less the large one takes
 }
 
-func newReader(limit int, memory *engine.Memory) *reader {
+func newReader(limit int, lent func(int)) *reader {
 	if limit <= 0 || limit > maxBufferBytes {
 		limit = maxBufferBytes
 	}
-	return &reader{small: make([]byte, minBufferBytes), limit: max(limit, minBufferBytes), memory: memory}
+	return &reader{small: make([]byte, minBufferBytes), limit: max(limit, minBufferBytes), lent: lent}
 }
 
 func (r *reader) buf() []byte {
@@ -49,7 +48,7 @@ func (r *reader) took(n int) {
 	switch {
 	case r.big == nil && n == len(r.small) && r.limit > len(r.small):
 		r.big = large.Get().(*[]byte)
-		r.memory.Add(maxBufferBytes)
+		r.lent(maxBufferBytes)
 	case r.big != nil && n <= len(r.small):
 		r.release()
 	}
@@ -59,7 +58,7 @@ func (r *reader) release() {
 	if r.big != nil {
 		large.Put(r.big)
 		r.big = nil
-		r.memory.Add(-maxBufferBytes)
+		r.lent(-maxBufferBytes)
 	}
 }
 
@@ -70,7 +69,7 @@ func (s *Session) read(from relay.Side, head []byte) {
 		s.feed(from, head, &out, &back)
 	}
 	conn := s.legs[from].conn
-	r := newReader(s.opt.BufferBytes, s.opt.Memory)
+	r := newReader(s.opt.BufferBytes, s.lent)
 	defer r.release()
 	for {
 		p := r.buf()
@@ -94,8 +93,7 @@ func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 		s.block()
 		n, _ := s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
 		p = p[n:]
-		s.opt.Tally.Add(&s.counts)
-		s.counts = relay.Traffic{}
+		s.tally()
 		s.inject(from, back)
 		s.changed()
 		s.send(other(from), out)
@@ -105,6 +103,12 @@ func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 			return
 		}
 	}
+}
+
+// tally passes on what has been counted. The mutex is held.
+func (s *Session) tally() {
+	s.opt.Tally.Add(&s.counts)
+	s.counts = relay.Traffic{}
 }
 
 // mayGoOn waits until the relay takes what it has left of a side, if it has. The mutex is
@@ -182,6 +186,7 @@ func (s *Session) inject(to relay.Side, b *relay.Buffers) {
 	l := &s.legs[to]
 	if s.relay.Blocked(to) {
 		s.relay.Queue(to, b.Segments(), s.now())
+		s.tally() // of what was dropped
 	} else {
 		for _, seg := range b.Segments() {
 			l.queue = append(l.queue, seg...)

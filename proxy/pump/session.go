@@ -3,6 +3,7 @@ package pump
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidegate/tidegate/proxy/engine"
@@ -31,8 +32,9 @@ type Session struct {
 	armed   time.Duration // when timer fires, 0: not at all
 	closing bool
 	killed  bool
-	told    int // how much Options.Memory knows of
-	running int // goroutines that may still touch the connections
+	told    int          // how much Options.Memory knows of
+	reading atomic.Int64 // bytes of large buffers to read into
+	running int          // goroutines that may still touch the connections
 }
 
 // leg is one side. All but conn is guarded by the session's mutex.
@@ -101,11 +103,17 @@ func (s *Session) Shed(e relay.Ending) {
 	s.moved.Broadcast()
 }
 
-// Held returns how many bytes wait to be written.
+// Held returns how many bytes are read, or wait to be written.
 func (s *Session) Held() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.told
+	return s.told + int(s.reading.Load())
+}
+
+// lent counts large buffers to read into.
+func (s *Session) lent(bytes int) {
+	s.reading.Add(int64(bytes))
+	s.opt.Memory.Add(bytes)
 }
 
 // account tells Options.Memory what waits to be written. The mutex is held.

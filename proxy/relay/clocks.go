@@ -200,6 +200,8 @@ func (r *Relay) look(side Side, b *heartbeat, now time.Duration, waiting [numSid
 	}
 	silent, o := now-b.seen, &r.out[side]
 	switch {
+	case o.pinged && b.seen <= b.sent && now < b.sent+r.opt.PongTimeout:
+		b.next = b.sent + r.opt.PongTimeout
 	case o.pinged && b.seen <= b.sent:
 		b.sent = now // another PongTimeout, unless the engine gives the side up
 		b.next = now + r.opt.PongTimeout
@@ -225,10 +227,11 @@ func (r *Relay) ping(to Side, b *heartbeat, now time.Duration, buf *Buffers) {
 	}
 	b.count++
 	b.sent = now
+	b.next = now + spread(r.opt.PingInterval, pingJitter)
 	if o.pinged = r.opt.PongTimeout > 0; o.pinged {
-		b.next = now + r.opt.PongTimeout
-		r.wakeBy(b.next)
+		b.next = min(b.next, now+r.opt.PongTimeout)
 	}
+	r.wakeBy(b.next)
 	var p [pingBytes]byte
 	binary.BigEndian.PutUint32(p[:], b.secret)
 	binary.BigEndian.PutUint32(p[4:], b.count)
