@@ -78,7 +78,8 @@ var layers = []struct {
 	{"discovery/...", []string{"discovery"}},
 	{"balance", []string{"discovery"}},
 	{"proxy/frame", nil},
-	{"proxy/relay", []string{"proxy/frame"}},
+	{"proxy/deflate", nil},
+	{"proxy/relay", []string{"proxy/frame", "proxy/deflate"}},
 	{"proxy/loop", nil},
 	{"proxy/...", []string{"proxy/...", "balance", "discovery", "tls", "internal/histogram"}},
 	{"tls", nil},
@@ -133,6 +134,7 @@ var forbidden = []struct {
 		[]string{module + "/internal/admin", module + "/internal/config", module + "/internal/metrics", module + "/internal/cli", module + "/cmd/..."}, false, "imports point one way"},
 	{[]string{"proxy/frame", "proxy/relay"},
 		[]string{"net/...", "os/...", "syscall", "log/...", "sync/...", "context", "go.uber.org/...", "golang.org/x/sys/..."}, true, "it does no I/O, takes no lock and logs nothing"},
+	{[]string{"proxy/deflate"}, []string{"net/...", "os/...", "syscall", "log/...", "time", "context", "go.uber.org/...", "golang.org/x/sys/..."}, true, "it does no I/O and logs nothing"},
 	{[]string{"proxy/loop"}, []string{"github.com/gobwas/...", "net/http"}, false, "a loop knows no WebSocket"},
 	{[]string{"balance"}, []string{"net/...", "os/...", "log/...", "time"}, true, "a pick does no I/O"},
 }
@@ -168,6 +170,7 @@ var dependencies = map[string][]string{
 	"github.com/hashicorp/...":      {"discovery/consul", "internal/consultest"},
 	"github.com/cespare/xxhash/...": {"balance"},
 	"github.com/KimMachineGun/...":  {"cmd/tidegate"},
+	"github.com/klauspost/...":      {"proxy/deflate"},
 	"github.com/chromedp/...":       nil,
 	"github.com/gorilla/...":        nil,
 	"github.com/coder/...":          nil,
@@ -203,7 +206,7 @@ func TestDependencies(t *testing.T) {
 // TestNoClock shows that the packages that take time as an argument read no clock.
 func TestNoClock(t *testing.T) {
 	plain := []string{"Duration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour"}
-	for _, dir := range []string{"../proxy/frame", "../proxy/relay"} {
+	for _, dir := range []string{"../proxy/frame", "../proxy/deflate", "../proxy/relay"} {
 		for _, file := range parseDir(t, dir) {
 			ast.Inspect(file, func(n ast.Node) bool {
 				sel, ok := n.(*ast.SelectorExpr)
