@@ -74,6 +74,12 @@ func start(t *testing.T, yaml string) *edge { return startWith(t, []string{"GOGC
 // startWith is start with an environment.
 func startWith(t *testing.T, env []string, yaml string) *edge {
 	t.Helper()
+	return startProgram(t, binary, env, yaml)
+}
+
+// startProgram is startWith of another build.
+func startProgram(t *testing.T, program string, env []string, yaml string) *edge {
+	t.Helper()
 	e := &edge{t: t, dir: t.TempDir(), exited: make(chan struct{}), wake: make(chan struct{})}
 	certPEM, keyPEM, err := tgtls.NewDevelopmentCertificate("localhost", "127.0.0.1")
 	if err != nil {
@@ -82,7 +88,7 @@ func startWith(t *testing.T, env []string, yaml string) *edge {
 	e.writeFile("edge.crt", string(certPEM))
 	e.writeFile("edge.key", string(keyPEM))
 	e.config = e.writeFile("tidegate.yaml", e.expand(yaml))
-	e.cmd = exec.Command(binary, "run", "--config", e.config)
+	e.cmd = exec.Command(program, "run", "--config", e.config)
 	e.cmd.Env = append(os.Environ(), env...)
 	stderr, err := e.cmd.StderrPipe()
 	if err != nil {

@@ -30,9 +30,21 @@ type rawEnd struct {
 }
 
 func newRawEnd(t *testing.T, conn net.Conn, client bool) *rawEnd {
-	conn.SetDeadline(time.Now().Add(3 * soon)) // so that nothing hangs
-	t.Cleanup(func() { conn.Close() })
-	return &rawEnd{Conn: conn, t: t, r: bufio.NewReaderSize(conn, 64<<10), client: client}
+	r := bareEnd(conn, client)
+	r.adopt(t)
+	return r
+}
+
+// bareEnd is an end that no test has yet.
+func bareEnd(conn net.Conn, client bool) *rawEnd {
+	return &rawEnd{Conn: conn, r: bufio.NewReaderSize(conn, 64<<10), client: client}
+}
+
+// adopt makes the end a test's.
+func (r *rawEnd) adopt(t *testing.T) {
+	r.SetDeadline(time.Now().Add(3 * soon)) // so that nothing hangs
+	t.Cleanup(func() { r.Close() })
+	r.t = t
 }
 
 // dialRaw connects to a listener, with TLS if secure.
