@@ -32,6 +32,9 @@ func (i *Inflater) Start(message []byte) {
 	i.s.begin(message)
 }
 
+// Moved says that the message that is under way lies in message now, the same bytes.
+func (i *Inflater) Moved(message []byte) { i.s.in = message }
+
 // Next fills dst with the next inflated bytes and returns how many there are. done is the
 // end of the message, and may come alone. Without it, fewer than len(dst) bytes, or none,
 // mean that the message says much and holds little: a call begins at most 64 DEFLATE

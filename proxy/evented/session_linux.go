@@ -244,15 +244,16 @@ func (s *Session) deliver(from relay.Side) {
 
 // account tells Options.Memory what is held beside the connections' own buffers.
 func (s *Session) account() {
-	if s.late == nil {
+	now := s.relay.Buffered()
+	if s.late == nil && now == 0 {
 		return
 	}
-	now := 0
-	if !s.done {
-		now = s.relay.Buffered() + cap(s.late.sides[relay.Client].rest) + cap(s.late.sides[relay.Backend].rest)
+	l := s.becomeLate()
+	if now += cap(l.sides[relay.Client].rest) + cap(l.sides[relay.Backend].rest); s.done {
+		now = 0
 	}
-	s.opt.Memory.Add(now - s.late.told)
-	s.late.told = now
+	s.opt.Memory.Add(now - l.told)
+	l.told = now
 }
 
 // held is how many bytes the session holds.

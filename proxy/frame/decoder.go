@@ -126,6 +126,10 @@ func (d *Decoder) checkFirst(b byte) error {
 		if !d.fragmented {
 			return ErrContinuation
 		}
+		// A message says so in its first frame (RFC 7692 §6.1).
+		if b&0x70 != 0 {
+			return ErrReservedBits
+		}
 	case d.fragmented:
 		return ErrInterleaved
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/tidegate/tidegate/proxy/deflate"
 	"github.com/tidegate/tidegate/proxy/frame"
 )
 
@@ -18,7 +19,8 @@ type policies struct {
 	control [numSides]bucket
 	client  heartbeat // its next is 0 where that side is not pinged
 	backend *heartbeat
-	box     *outbox // what waits for the client, where that is the relay's; or nil
+	recoder *recoder // nil without Terminate
+	box     *outbox  // what waits for the client, where that is the relay's; or nil
 }
 
 // beat returns the heartbeat of a side, or nil.
@@ -72,6 +74,9 @@ func (r *Relay) Begin(now time.Duration) {
 	if opt.PingInterval > 0 && opt.Ping[Backend] {
 		b := newHeartbeat(opt.PingInterval, now)
 		p.backend = &b
+	}
+	if c := opt.Compression; c.Mode == Terminate {
+		p.recoder = &recoder{compressor: deflate.NewCompressor(c.Level, c.WindowBits)}
 	}
 	if p != (policies{}) || opt.ControlFrames.On() || opt.SlowConsumer != Backpressure {
 		r.pol = &p
@@ -222,7 +227,7 @@ func (r *Relay) look(side Side, b *heartbeat, now time.Duration, waiting [numSid
 // ping sends a Ping, as soon as no frame is under way to the side.
 func (r *Relay) ping(to Side, b *heartbeat, now time.Duration, buf *Buffers) {
 	o := &r.out[to]
-	if o.owed = r.in[peer(to)].left > 0; o.owed || o.closeSent || o.shut {
+	if o.owed = !r.in[peer(to)].betweenFrames(); o.owed || o.closeSent || o.shut {
 		return
 	}
 	b.count++

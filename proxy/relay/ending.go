@@ -37,8 +37,11 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 func (r *Relay) violation(from Side, err error, now time.Duration, out, back *Buffers) error {
 	v := asViolation(err)
 	in := &r.in[from]
-	cut := in.left > 0 && !in.drop // the peer holds part of a frame that will never be whole
+	cut := !in.betweenFrames() // the peer holds part of a frame that will never be whole
 	in.broken, in.left, in.held, in.stopped = true, 0, nil, false
+	if from == Client {
+		r.endInflating()
+	}
 	codes := [numSides]ws.StatusCode{Client: v.Code, Backend: ws.StatusGoingAway}
 	cause, reason := ClientViolation, [numSides]string{Client: v.Text}
 	if from == Backend {
@@ -76,12 +79,15 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 		return
 	}
 	in.ended = true
+	if from == Client {
+		r.endInflating()
+	}
 	e := r.endBy(goneVerdict(from, WhyGone))
 	if !in.closed && !in.broken && from == Backend && !r.out[to].closeSent && e.pending[to].when == never {
 		e.pending[to] = r.farewell()
 	}
 	r.release(to, now, out)
-	if in.left > 0 && !in.drop && !r.out[to].closeSent && e.pending[to].when != never {
+	if !in.betweenFrames() && !r.out[to].closeSent && e.pending[to].when != never {
 		// The peer holds part of a frame that will never be whole: no Close fits.
 		e.pending[to] = pending{}
 		if from == Backend && e.verdict.Cause == BackendGone {
@@ -121,13 +127,14 @@ func (r *Relay) release(to Side, now time.Duration, buf *Buffers) {
 	if next.when == never || o.closeSent || o.shut {
 		return
 	}
-	between := in.left == 0 || in.drop
+	between := in.betweenFrames()
+	whole := (in.left == 0 || in.drop) && (to != Backend || !r.inflating())
 	switch next.when {
 	case betweenFrames:
 	case betweenMessage:
-		between = between && (!in.dec.Fragmented() || in.broken || in.ended || in.closed)
+		between = between && whole && (!in.dec.Fragmented() || in.broken || in.ended || in.closed)
 	case afterPeer:
-		between = between && (in.closed || in.broken || in.ended)
+		between = between && whole && (in.closed || in.broken || in.ended)
 	}
 	if !between {
 		return

@@ -25,6 +25,8 @@ func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers)
 	all := len(p)
 	for err == nil && !in.closed && !in.broken && !in.ended && !in.stopped {
 		switch {
+		case from == Client && r.inflating():
+			err = r.inflate(now, out)
 		case in.held != nil && in.held.head.OpCode.IsControl():
 			if len(p) == 0 {
 				return all, nil
@@ -114,6 +116,9 @@ func (r *Relay) start(from Side, h ws.Header, raw, rest []byte, now time.Duratio
 	in.held = nil
 	in.key = h.Mask
 	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
+	if h.OpCode != ws.OpContinuation {
+		in.recoded = r.recodes(from, h)
+	}
 	if !in.drop {
 		r.countFrame(from, h.OpCode)
 	}
@@ -163,10 +168,16 @@ func (r *Relay) payload(from Side, head []byte, left int64, p []byte, now time.D
 		in.key = frame.RotateKey(in.key, n)
 	}
 	if !in.drop {
-		out.add(head)
 		in.count.Bytes += uint64(n)
 		r.counts[from].Bytes += uint64(n)
-		out.add(p[:n])
+		if in.recoded {
+			if err := r.recode(from, p[:n], int64(n) == left && !in.dec.Fragmented(), now, out); err != nil {
+				return nil, err
+			}
+		} else {
+			out.add(head)
+			out.add(p[:n])
+		}
 	}
 	in.left = left - int64(n)
 	if in.left == 0 {
@@ -178,6 +189,10 @@ func (r *Relay) payload(from Side, head []byte, left int64, p []byte, now time.D
 	}
 	return p[n:], nil
 }
+
+// betweenFrames reports whether a frame of the edge's own may go out now in the direction
+// of what comes in here.
+func (in *input) betweenFrames() bool { return in.left == 0 || in.drop || in.recoded }
 
 func (r *Relay) countFrame(from Side, op ws.OpCode) {
 	r.in[from].count.Frames++

@@ -66,8 +66,12 @@ func (r *Relay) Block(to Side) {
 	}
 	in := &r.in[peer(to)]
 	b := &outbox{cur: -1, dec: frame.Decoder{RSV: 7}}
-	b.dec.SetFragmented(in.dec.Fragmented())
-	if !in.drop {
+	if in.recoded {
+		b.dec.SetFragmented(r.pol.recoder.opened[Backend])
+	} else {
+		b.dec.SetFragmented(in.dec.Fragmented())
+	}
+	if !in.betweenFrames() {
 		b.left = in.left
 	}
 	b.begun = b.left > 0
@@ -86,7 +90,13 @@ func (r *Relay) Queued(to Side) int {
 }
 
 // Buffered returns how many bytes the relay holds, and what they cost.
-func (r *Relay) Buffered() int { return r.Queued(Client) }
+func (r *Relay) Buffered() int {
+	n := r.Queued(Client)
+	if r.pol != nil && r.pol.recoder != nil {
+		n += cap(r.pol.recoder.message)
+	}
+	return n
+}
 
 // Full reports whether a side's peer should not be read: too much waits, and nothing of
 // it may be dropped.

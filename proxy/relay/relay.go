@@ -61,6 +61,8 @@ type Options struct {
 	SlowConsumer     SlowConsumer
 	SlowConsumerCode ws.StatusCode
 	MaxBuffered      int
+	// Compression is what was agreed with the client.
+	Compression Compression
 	// CloseTimeout is how long a side may take to answer a Close and to end its stream; 0
 	// is no limit.
 	CloseTimeout time.Duration
@@ -92,6 +94,7 @@ type input struct {
 	utf8      frame.UTF8
 
 	stopped bool // Feed did not take all: see Held
+	recoded bool // the present message goes on in frames of the edge's own
 	drop    bool // the present data frame goes nowhere
 	text    bool // the present message is text
 	check   bool // and to be valid
@@ -144,6 +147,12 @@ const (
 func New(opt *Options, counts *Traffic) Relay {
 	r := Relay{opt: opt, counts: counts}
 	r.in[Client].dec.Masked = true
+	switch opt.Compression.Mode {
+	case Passthrough:
+		r.in[Client].dec.RSV, r.in[Backend].dec.RSV = rsv1, rsv1
+	case Terminate:
+		r.in[Client].dec.RSV = rsv1
+	}
 	return r
 }
 

@@ -75,6 +75,8 @@ func (c Cause) By() string {
 var (
 	ErrFrameTooBig    = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Kind: "frame_size", Text: "frame too big"}
 	ErrMessageTooBig  = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Kind: "message_size", Text: "message too big"}
+	ErrInflatedTooBig = &frame.Error{Code: ws.StatusMessageTooBig, Section: "RFC 6455 §10.4", Kind: "inflated_size", Text: "message inflates to too much"}
+	ErrDeflate        = &frame.Error{Code: ws.StatusInvalidFramePayloadData, Section: "RFC 7692 §7.2.2", Kind: "deflate", Text: "compressed message is corrupt"}
 	ErrFragments      = policy("fragments", "too many fragments")
 	ErrMessageTimeout = policy("message_timeout", "message not finished in time")
 	ErrControlRate    = policy("control_rate", "too many control frames")
