@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/proxy/deflate"
+	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 // handshake is a request on its way to becoming a session.
@@ -119,6 +121,13 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 	if h.opening, ref = checkOpening(h.r); ref != nil {
 		return ref
 	}
+	if h.route.WebSocket.Compression.Mode != relay.NoCompression {
+		offers, err := deflate.ParseOffers(h.r.Header["Sec-Websocket-Extensions"])
+		if err != nil {
+			return malformed("%s", err)
+		}
+		h.opening.offers = offers
+	}
 	if !h.route.allows(h.r) {
 		return refuse(http.StatusForbidden, "origin", "this origin is not allowed")
 	}
@@ -171,13 +180,16 @@ func (h *handshake) prepare() {
 	h.header.Set("Connection", "Upgrade")
 	h.header.Set("Sec-WebSocket-Key", h.opening.key)
 	h.header.Set("Sec-WebSocket-Version", "13")
+	if offer := h.opening.offers.String(); offer != "" && h.route.WebSocket.Compression.Mode == relay.Passthrough {
+		h.header.Set("Sec-WebSocket-Extensions", offer)
+	}
 	if len(h.opening.protocols) > 0 {
 		h.header.Set("Sec-WebSocket-Protocol", strings.Join(h.opening.protocols, ", "))
 	}
 }
 
 // strippedHeaders are not the client's to send upstream: extension offers, which the
-// edge does not carry, and the headers by which an edge says that a session has moved.
+// edge makes itself if it does, and the headers by which an edge says that a session has moved.
 var strippedHeaders = []string{"Sec-Websocket-Extensions", "Content-Length",
 	"Tidegate-Session", "Tidegate-Attempt", "Tidegate-Previous-Backend", "Tidegate-Signature"}
 
@@ -267,6 +279,9 @@ func (h *handshake) answer(u *upstream) []byte {
 	}
 	out.Set("Upgrade", "websocket")
 	out.Set("Connection", "Upgrade")
+	if u.extension != "" {
+		out.Set("Sec-WebSocket-Extensions", u.extension)
+	}
 	out.Write(&buf)
 	buf.WriteString("\r\n")
 	return buf.Bytes()
@@ -283,7 +298,7 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
 	h.conn.head = clientHead
-	s.engine = h.srv.engines.start(h.route.engine, (*observed)(s), &h.conn.leg, u.opened())
+	s.engine = h.srv.engines.start(h.route.engine(u.compression), (*observed)(s), &h.conn.leg, u.opened())
 	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the

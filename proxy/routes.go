@@ -19,7 +19,8 @@ type route struct {
 	RouteSettings
 	headers []headerCondition
 	origins map[string]bool
-	engine  *engine.Options
+	engines sync.Map // *engine.Options by relay.Compression
+	options engine.Options
 	pool    *poolView
 	stats   *RouteStats
 	places  sync.Map // *endpoint → *place
@@ -48,10 +49,21 @@ func newRoute(s RouteSettings, pool *poolView, stats *RouteStats, memory *engine
 			r.origins[strings.ToLower(o)] = true
 		}
 	}
-	r.engine = &engine.Options{Tally: &stats.tally, BufferBytes: s.WebSocket.MaxBufferedBytes, WriteTimeout: s.WebSocket.WriteTimeout,
+	r.options = engine.Options{Tally: &stats.tally, BufferBytes: s.WebSocket.MaxBufferedBytes, WriteTimeout: s.WebSocket.WriteTimeout,
 		Memory: memory, Relay: s.WebSocket.relay()}
-	r.engine.Relay.RTT = func(d time.Duration) { stats.PingRTT.Observe(d.Seconds()) }
+	r.options.Relay.RTT = func(d time.Duration) { stats.PingRTT.Observe(d.Seconds()) }
 	return r
+}
+
+// engine returns the options of sessions that have agreed to a compression. There are few.
+func (r *route) engine(c relay.Compression) *engine.Options {
+	if o, ok := r.engines.Load(c); ok {
+		return o.(*engine.Options)
+	}
+	opt := r.options
+	opt.Relay.Compression = c
+	o, _ := r.engines.LoadOrStore(c, &opt)
+	return o.(*engine.Options)
 }
 
 func (ws WebSocketSettings) relay() relay.Options {

@@ -108,6 +108,8 @@ type WebSocketSettings struct {
 	CloseTimeout, WriteTimeout     time.Duration
 	// MaxBufferedBytes bounds what is held for each direction.
 	MaxBufferedBytes int
+	// Compression is what the route offers; what a session has agreed to may be less.
+	Compression      relay.Compression
 	SlowConsumer     relay.SlowConsumer
 	SlowConsumerCode ws.StatusCode
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/tidegate/tidegate/proxy/deflate"
 )
 
 // refusal is an HTTP answer instead of a session. Result is the short cause for the
@@ -66,6 +68,7 @@ func hasToken(lines []string, token string) bool {
 type opening struct {
 	key       string
 	protocols []string
+	offers    deflate.Offers // of permessage-deflate, where the route has a use for them
 }
 
 // checkOpening holds a client's handshake against RFC 6455 §4.1 and §4.2.1.
@@ -100,7 +103,7 @@ func checkOpening(r *http.Request) (opening, *refusal) {
 			return opening{}, malformed("Sec-WebSocket-Protocol names a protocol twice")
 		}
 	}
-	return opening{keys[0], protocols}, nil
+	return opening{key: keys[0], protocols: protocols}, nil
 }
 
 func validKey(key string) bool {
@@ -129,28 +132,33 @@ func checkPath(r *http.Request) *refusal {
 }
 
 // checkAnswer holds a backend's 101 against what was asked for (RFC 6455 §4.1): the
-// chosen subprotocol was offered, and no extension is accepted, because none was.
-func checkAnswer(res *http.Response, o opening) (subprotocol string, err error) {
+// chosen subprotocol was offered, and so is an extension that it accepts: offered are those
+// that the edge has passed on. It returns the subprotocol and the extension's header.
+func checkAnswer(res *http.Response, o opening, offered deflate.Offers) (subprotocol, extension string, err error) {
 	h := res.Header
 	accepts, protocols := h["Sec-Websocket-Accept"], h["Sec-Websocket-Protocol"]
 	switch {
 	case !hasToken(h["Upgrade"], "websocket"):
-		return "", badAnswer("its Upgrade header does not name websocket")
+		return "", "", badAnswer("its Upgrade header does not name websocket")
 	case !hasToken(h["Connection"], "upgrade"):
-		return "", badAnswer("its Connection header does not name Upgrade")
+		return "", "", badAnswer("its Connection header does not name Upgrade")
 	case len(accepts) != 1 || strings.TrimSpace(accepts[0]) != acceptKey(o.key):
-		return "", badAnswer("its Sec-WebSocket-Accept is not that of the key")
-	case len(tokens(h["Sec-Websocket-Extensions"])) > 0:
-		return "", badAnswer("it accepted an extension that was not offered")
+		return "", "", badAnswer("its Sec-WebSocket-Accept is not that of the key")
+	case len(offered) == 0 && len(tokens(h["Sec-Websocket-Extensions"])) > 0:
+		return "", "", badAnswer("it accepted an extension that was not offered")
 	case len(protocols) > 1:
-		return "", badAnswer("it chose more than one subprotocol")
+		return "", "", badAnswer("it chose more than one subprotocol")
 	case len(protocols) == 1:
 		subprotocol = strings.TrimSpace(protocols[0])
 		if !slices.Contains(o.protocols, subprotocol) {
-			return "", badAnswer("it chose a subprotocol that was not offered")
+			return "", "", badAnswer("it chose a subprotocol that was not offered")
 		}
 	}
-	return subprotocol, nil
+	extension, _, err = offered.CheckAnswer(h["Sec-Websocket-Extensions"])
+	if err != nil {
+		return "", "", badAnswer(err.Error())
+	}
+	return subprotocol, extension, nil
 }
 
 // badAnswer is a backend's 101 that breaks RFC 6455.

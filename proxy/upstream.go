@@ -17,7 +17,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/proxy/deflate"
 	"github.com/tidegate/tidegate/proxy/pump"
+	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
 
@@ -32,6 +34,8 @@ type upstream struct {
 	limit       *answerReader
 	res         *http.Response
 	subprotocol string
+	extension   string // the header for the client, empty: none
+	compression relay.Compression
 }
 
 // answerReader reads a backend's answer up to a bound. It remembers what went wrong,
@@ -224,7 +228,7 @@ func (h *handshake) ask(u *upstream) error {
 			return fail(balance.FailureHandshake, fmt.Errorf("reading the answer: %w", cmp.Or(u.limit.err, err)))
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			u.res = res
-			if u.subprotocol, err = checkAnswer(res, h.opening); err != nil {
+			if err := h.agree(u); err != nil {
 				return fail(balance.FailureHandshake, err)
 			}
 			return nil
@@ -235,6 +239,30 @@ func (h *handshake) ask(u *upstream) error {
 			return fail(balance.FailureHandshake, errors.New("too many informational answers"))
 		}
 	}
+}
+
+// agree checks a backend's 101, and finds out what it means for compression.
+func (h *handshake) agree(u *upstream) (err error) {
+	mode := h.route.WebSocket.Compression.Mode
+	var offered deflate.Offers
+	if mode == relay.Passthrough {
+		offered = h.opening.offers
+	}
+	if u.subprotocol, u.extension, err = checkAnswer(u.res, h.opening, offered); err != nil {
+		return err
+	}
+	u.compression = relay.Compression{}
+	switch {
+	case u.extension != "":
+		u.compression.Mode = relay.Passthrough
+	case mode == relay.Terminate:
+		answer, params, ok := h.opening.offers.Accept()
+		if ok {
+			u.extension, u.compression = answer, h.route.WebSocket.Compression
+			u.compression.WindowBits = params.ServerMaxWindowBits
+		}
+	}
+	return nil
 }
 
 // request is the upstream request: the client's own, with the headers of one hop

@@ -109,11 +109,23 @@ func webSocketSettings(w *config.WebSocket) proxy.WebSocketSettings {
 		PingClient: w.Ping == "client" || w.Ping == "both", PingBackend: w.Ping == "backend" || w.Ping == "both",
 		PingInterval: w.PingInterval, PongTimeout: w.PongTimeout,
 		IdleTimeout: w.IdleTimeout, MaxAge: w.MaxAge, MaxAgeJitter: w.MaxAgeJitter,
+		Compression:      compression(w),
 		SlowConsumer:     map[string]relay.SlowConsumer{"close": relay.CloseSlow, "drop_oldest": relay.DropOldest}[w.SlowConsumer],
 		SlowConsumerCode: ws.StatusCode(w.SlowConsumerCode),
 		CloseTimeout:     w.CloseTimeout, WriteTimeout: w.WriteTimeout,
 		MaxBufferedBytes: int(min(w.MaxBuffered, math.MaxInt32)),
 	}
+}
+
+func compression(w *config.WebSocket) relay.Compression {
+	switch w.Compression {
+	case "passthrough":
+		return relay.Compression{Mode: relay.Passthrough}
+	case "terminate":
+		return relay.Compression{Mode: relay.Terminate, Level: w.Deflate.Level, MinBytes: int(min(w.Deflate.MinSize, math.MaxInt32)),
+			MaxInflatedBytes: w.Deflate.MaxInflated}
+	}
+	return relay.Compression{}
 }
 
 // bytesOf returns how many bytes a part of the memory is; what there is is that of the

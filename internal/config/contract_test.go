@@ -62,7 +62,7 @@ pools:
 			WebSocket: WebSocket{
 				MaxMessageSize: 16 << 20, ControlFramesPerSecond: 100, RateAction: "close",
 				Ping: "client", PingInterval: 30 * time.Second, PongTimeout: 10 * time.Second,
-				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip",
+				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip", Deflate: Deflate{MinSize: 256, MaxInflated: 16 << 20, Level: 1},
 				SlowConsumer: "backpressure", SlowConsumerCode: 1008, MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
 		}},
@@ -127,7 +127,7 @@ func TestContract(t *testing.T) {
 			WebSocket: WebSocket{
 				MaxMessageSize: 16 << 20, ControlFramesPerSecond: 100, RateAction: "close",
 				Ping: "client", PingInterval: 30 * time.Second, PongTimeout: 10 * time.Second,
-				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip",
+				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip", Deflate: Deflate{MinSize: 256, MaxInflated: 16 << 20, Level: 1},
 				SlowConsumer: "backpressure", SlowConsumerCode: 1008, MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
 		}},
@@ -200,6 +200,7 @@ routes:
       max_age: 0s
       max_age_jitter: 10%
       validate_utf8: true
+      deflate: {min_size: 256, max_inflated: 16MiB, level: 1}
       slow_consumer: backpressure
       slow_consumer_code: 1008
       close_timeout: 5s

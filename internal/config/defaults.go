@@ -87,6 +87,12 @@ func (w *WebSocket) setDefaults() {
 	w.WriteTimeout = 60 * time.Second
 }
 
+func (d *Deflate) setDefaults() {
+	d.MinSize = 256
+	d.MaxInflated = 16 << 20
+	d.Level = 1
+}
+
 func (b *Backend) setDefaults() {
 	b.Weight = 1
 }

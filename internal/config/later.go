@@ -16,9 +16,6 @@ var laterKeys = map[reflect.Type][]string{
 		"request_body_timeout",
 	},
 	reflect.TypeFor[Route](): {"auth", "sticky"},
-	reflect.TypeFor[WebSocket](): {
-		"deflate",
-	},
 	reflect.TypeFor[Pool](): {
 		"health", "drain", "on_backend_removed", "removal_grace",
 		"on_backend_failure", "migrate", "rebalance",

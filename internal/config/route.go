@@ -71,8 +71,11 @@ type WebSocket struct {
 	MaxAgeJitter float64       `key:"max_age_jitter" as:"percent"`
 	// CloseTimeout is how long a Close waits for its answer.
 	CloseTimeout time.Duration `key:"close_timeout"`
-	// Compression is strip: no extension offer reaches the backend.
-	Compression string `key:"compression" oneof:"strip" later:"passthrough,terminate"`
+	// Compression is strip: no extension offer reaches the backend; passthrough:
+	// permessage-deflate is between client and backend; terminate: it is between client and
+	// edge.
+	Compression string  `key:"compression" oneof:"strip,passthrough,terminate"`
+	Deflate     Deflate `key:"deflate"`
 	// ValidateUTF8 checks text messages that are not compressed.
 	ValidateUTF8 bool `key:"validate_utf8"`
 	// SlowConsumer is what happens to a client for which more than MaxBuffered waits, and
@@ -83,4 +86,14 @@ type WebSocket struct {
 	MaxBuffered int64 `key:"max_buffered" as:"bytes"`
 	// WriteTimeout is how long writing to a side may make no progress.
 	WriteTimeout time.Duration `key:"write_timeout"`
+}
+
+// Deflate is how the edge compresses where Compression is terminate.
+type Deflate struct {
+	// MinSize is the least payload of a message that is compressed.
+	MinSize int64 `key:"min_size" as:"bytes"`
+	// MaxInflated bounds what a message of a client inflates to.
+	MaxInflated int64 `key:"max_inflated" as:"bytes"`
+	// Level is from 1, fast, to 9, small.
+	Level int `key:"level" range:"1..9"`
 }
