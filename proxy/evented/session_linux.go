@@ -42,11 +42,11 @@ type leg struct {
 type late struct {
 	told  int // how much of the memory that is not the loop's Options.Memory knows
 	sides [2]struct {
-		err     error
-		moved   time.Duration // when the socket last took bytes while some were waiting; 0: none wait
-		until   time.Duration // it takes nothing more: how long it is still read; 0: it does
-		rest    []byte        // came from it, and the relay has not taken it yet
-		unacked int           // what its system had not acknowledged when it was last pinged
+		err   error
+		moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
+		until time.Duration // it takes nothing more: how long it is still read; 0: it does
+		rest  []byte        // came from it, and the relay has not taken it yet
+		watch engine.Watch  // what its system did since it was last pinged
 	}
 }
 
@@ -161,8 +161,8 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 		if s.done {
 			return len(p)
 		}
-		if _, held := s.relay.Held(from); held && err == nil {
-			return used // the codec is asked again when the relay takes more
+		if _, held := s.relay.Held(from); held {
+			return used // the codec is asked again when the relay takes more, and tells an end again
 		}
 		if err != nil {
 			s.end(from, err)
@@ -599,22 +599,22 @@ func (s *Session) expire(side relay.Side) {
 	}
 }
 
-// pinged notes what the system has to send, for judge.
+// pinged notes where a side stands, for judge.
 func (s *Session) pinged(side relay.Side) {
-	if n := s.legs[side].conn.Unacked(); n > 0 || s.late != nil {
-		s.becomeLate().sides[side].unacked = n
-	}
+	s.becomeLate().sides[side].watch.Pinged(engine.ReadDelivery(s.legs[side].conn.FD()))
 }
 
-// judge decides about a side that has not answered a Ping in time: while its system takes
-// bytes, the Ping may still be on its way.
+// judge decides about a side that has not answered a Ping in time.
 func (s *Session) judge(side relay.Side) {
-	l := &s.becomeLate().sides[side]
-	if n := s.legs[side].conn.Unacked(); n > 0 && n != l.unacked {
-		l.unacked = n
+	watch := &s.becomeLate().sides[side].watch
+	switch alive, stopped := watch.Silent(engine.ReadDelivery(s.legs[side].conn.FD()), s.now(), s.opt.WriteTimeout); {
+	case alive:
 		s.relay.Progress(side, s.now())
-		return
+	case stopped:
+		s.relay.Lost(side, relay.WhyWriteTimeout)
+		s.abort(side, os.ErrDeadlineExceeded)
+	default:
+		s.relay.Lost(side, relay.WhyPongTimeout)
+		s.abort(side, errNoPong)
 	}
-	s.relay.Lost(side, relay.WhyPongTimeout)
-	s.abort(side, errNoPong)
 }

@@ -195,13 +195,12 @@ func (c *Conn) Retry() {
 	}
 }
 
-// Unacked returns how many bytes the peer's system has not acknowledged.
-func (c *Conn) Unacked() int {
-	n, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQ)
-	if c.closed || err != nil {
-		return 0
+// FD returns the descriptor, which stays the loop's, or -1 once it is closed.
+func (c *Conn) FD() int {
+	if c.closed {
+		return -1
 	}
-	return n
+	return int(c.fd)
 }
 
 // Inject presents bytes to the handler as if they had been read: those that were read

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"syscall"
 	"time"
+
+	"github.com/tidegate/tidegate/proxy/engine"
 )
 
 // Conn is one leg of a session.
@@ -21,9 +24,8 @@ type Conn interface {
 	// SetProgressTimeout bounds how long a Write may wait without a byte taken; 0 is for
 	// ever.
 	SetProgressTimeout(d time.Duration)
-	// Unacked returns how many bytes the peer's system has not acknowledged, 0 if that
-	// cannot be known.
-	Unacked() int
+	// Delivery is what the system knows of the bytes that it was given.
+	Delivery() engine.Delivery
 }
 
 // Stream is a TCP or Unix connection whose writes fail when they make no progress for
@@ -70,8 +72,16 @@ func (s *Stream) CloseWrite() error {
 // Abort closes the connection.
 func (s *Stream) Abort() error { return s.Conn.Close() }
 
-// Unacked returns how many bytes the peer's system has not acknowledged.
-func (s *Stream) Unacked() int { return unacked(s.Conn) }
+// Delivery asks the system about the connection. The zero value stands for what is no
+// socket.
+func (s *Stream) Delivery() (d engine.Delivery) {
+	if c, ok := s.Conn.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { d = engine.ReadDelivery(int(fd)) })
+		}
+	}
+	return d
+}
 
 // Secure is a TLS connection over a [Stream], such as a *tls.Conn of crypto/tls. Its
 // CloseWrite sends close_notify (RFC 8446 §6.1).
@@ -97,8 +107,8 @@ func NewTLSStream(conn Secure, under *Stream) *TLSStream {
 // SetProgressTimeout is that of the stream below.
 func (t *TLSStream) SetProgressTimeout(d time.Duration) { t.under.SetProgressTimeout(d) }
 
-// Unacked is that of the stream below.
-func (t *TLSStream) Unacked() int { return t.under.Unacked() }
+// Delivery is that of the stream below.
+func (t *TLSStream) Delivery() engine.Delivery { return t.under.Delivery() }
 
 // CloseWrite sends close_notify and FIN.
 func (t *TLSStream) CloseWrite() error {

@@ -2,6 +2,7 @@ package pump
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,14 +40,14 @@ type Session struct {
 
 // leg is one side. All but conn is guarded by the session's mutex.
 type leg struct {
-	conn    Conn
-	busy    bool   // somebody writes
-	queue   []byte // goes out behind what is being written
-	shut    bool   // our direction has ended
-	failed  bool   // writing has failed: output is discarded
-	ended   bool   // nothing more comes from it
-	err     error
-	unacked int // what its system had not acknowledged when it was last pinged
+	conn   Conn
+	busy   bool   // somebody writes
+	queue  []byte // goes out behind what is being written
+	shut   bool   // our direction has ended
+	failed bool   // writing has failed: output is discarded
+	ended  bool   // nothing more comes from it
+	err    error
+	watch  engine.Watch // what its system did since it was last pinged
 }
 
 // Start begins a session, on two goroutines of its own. It owns the connections from
@@ -160,7 +161,7 @@ func (s *Session) tick() {
 	for side := range s.legs {
 		switch side := relay.Side(side); {
 		case a.Pinged[side]:
-			s.legs[side].unacked = s.legs[side].conn.Unacked()
+			s.legs[side].watch.Pinged(s.legs[side].conn.Delivery())
 		case a.Suspect[side]:
 			a.Abort[side] = s.judge(side)
 		}
@@ -178,18 +179,22 @@ func (s *Session) tick() {
 // errNoPong is what ended a side that did not answer the edge's Ping.
 var errNoPong = errors.New("no answer to a ping")
 
-// judge decides whether a side that has not answered a Ping in time is dead: while its
-// system takes bytes, the Ping may still be on its way. The mutex is held.
+// judge decides whether a side that has not answered a Ping in time is given up. The mutex
+// is held.
 func (s *Session) judge(side relay.Side) bool {
 	l := &s.legs[side]
-	if n := l.conn.Unacked(); n > 0 && n != l.unacked {
-		l.unacked = n
+	alive, stopped := l.watch.Silent(l.conn.Delivery(), s.now(), s.opt.WriteTimeout)
+	if alive {
 		s.relay.Progress(side, s.now())
 		return false
 	}
-	s.relay.Lost(side, relay.WhyPongTimeout)
+	why, err := relay.WhyPongTimeout, errNoPong
+	if stopped {
+		why, err = relay.WhyWriteTimeout, os.ErrDeadlineExceeded
+	}
+	s.relay.Lost(side, why)
 	if l.err == nil {
-		l.err = errNoPong
+		l.err = err
 	}
 	return true
 }

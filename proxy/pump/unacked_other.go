@@ -1,7 +1,0 @@
-//go:build !linux
-
-package pump
-
-import "net"
-
-func unacked(net.Conn) int { return 0 }
