@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -164,34 +166,46 @@ func filtered() bool {
 	return strings.Contains(flag.Lookup("test.run").Value.String(), "/") || flag.Lookup("test.skip").Value.String() != ""
 }
 
-// goroutineBinary builds a tidegate whose sessions run on goroutines, as they do on
-// systems without event loops: the same program but for one assignment.
+// goroutineBinary is a tidegate whose sessions run on goroutines, as they do on systems
+// without event loops: the same program but for one assignment.
 func goroutineBinary(t *testing.T) string {
 	t.Helper()
+	program, err := buildGoroutines()
+	must(t, err)
+	return program
+}
+
+// buildGoroutines builds goroutineBinary, once, beside binary.
+var buildGoroutines = sync.OnceValues(func() (string, error) {
 	const loops, none = "e.srv.Loops = n\n", "e.srv.Loops = 0\n"
-	dir := t.TempDir()
+	dir := filepath.Dir(binary)
 	source, err := filepath.Abs("../cmd/tidegate/run.go")
-	must(t, err)
-	text, err := os.ReadFile(source)
-	must(t, err)
-	if n := strings.Count(string(text), loops); n != 1 {
-		t.Fatalf("%s has %q %d times", source, loops, n)
+	if err != nil {
+		return "", err
 	}
-	changed := filepath.Join(dir, "run.go")
-	must(t, os.WriteFile(changed, []byte(strings.Replace(string(text), loops, none, 1)), 0o600))
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
-	program := filepath.Join(dir, "tidegate")
-	args := []string{"build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", program}
+	text, err := os.ReadFile(source)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(text), loops); n != 1 {
+		return "", fmt.Errorf("%s has %q %d times", source, loops, n)
+	}
+	changed, overlay := filepath.Join(dir, "run.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
+	if err := errors.Join(err, os.WriteFile(changed, []byte(strings.Replace(string(text), loops, none, 1)), 0o600),
+		os.WriteFile(overlay, replace, 0o600)); err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "tidegate-goroutines")
+	args := []string{"build", "-overlay", overlay, "-o", program}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	if out, err := exec.Command("go", append(args, "../cmd/tidegate")...).CombinedOutput(); err != nil {
-		t.Fatal(fmt.Errorf("building tidegate: %w\n%s", err, out))
+		return "", fmt.Errorf("building tidegate: %w\n%s", err, out)
 	}
-	return program
-}
+	return program, nil
+})
 
 // TestExchangesAreChecked: what the sections rely on, without an edge.
 func TestExchangesAreChecked(t *testing.T) {
