@@ -27,6 +27,7 @@ type rawEnd struct {
 	r      *bufio.Reader
 	req    *http.Request // at a backend, the request that opened it
 	client bool
+	pings  int // of the edge's own that it has answered
 }
 
 func newRawEnd(t *testing.T, conn net.Conn, client bool) *rawEnd {
