@@ -271,6 +271,10 @@ func TestPolicyEngines(t *testing.T) {
 func TestPoliciesOverTime(t *testing.T) {
 	together(t, []trial{
 		{"times", testPolicyTimes},
+		{"heartbeats", testHeartbeatModes},
+		{"heartbeats of busy sessions", testBusySessionsAreNotPinged},
+		{"heartbeats of clients", testHeartbeatsOfClients},
+		{"heartbeats of npm", testHeartbeatsOfNPM},
 	})
 }
 
