@@ -275,6 +275,9 @@ func TestPoliciesOverTime(t *testing.T) {
 		{"heartbeats of busy sessions", testBusySessionsAreNotPinged},
 		{"heartbeats of clients", testHeartbeatsOfClients},
 		{"heartbeats of npm", testHeartbeatsOfNPM},
+		{"delayed clients", testDelayedClients},
+		{"ends of delayed clients", testDelayedClientsEnd},
+		{"reloads", testReloadedPolicies},
 	})
 }
 
