@@ -126,7 +126,7 @@ func (c *slowConn) Read(p []byte) (int, error) {
 // TestSlowReaders: a message that takes many ping intervals over a slow link comes whole,
 // and who reads it, and answers what it finds behind it, is not taken for dead.
 func TestSlowReaders(t *testing.T) {
-	const large = 16 << 20
+	const large, small = 16 << 20, 1 << 20
 	cases := []struct {
 		name            string
 		bytes, fragment int
@@ -138,6 +138,10 @@ func TestSlowReaders(t *testing.T) {
 		{"fragments", large, 200_000, 16 << 10, 5 * time.Millisecond, false},
 		{"frame-to-backend", large, large, 16 << 10, 5 * time.Millisecond, true},
 		{"fragments-to-backend", large, 200_000, 16 << 10, 5 * time.Millisecond, true},
+		// All of it is in the edge's system soon, and the Ping behind it.
+		{"trickle", small, small, 10 << 10, 50 * time.Millisecond, false},
+		{"trickled-fragments", small, 20_000, 10 << 10, 50 * time.Millisecond, false},
+		{"trickle-to-backend", small, small, 10 << 10, 50 * time.Millisecond, true},
 	}
 	var sets []policySet
 	for _, x := range cases {

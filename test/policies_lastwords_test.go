@@ -41,9 +41,11 @@ func TestLastWords(t *testing.T) {
 		{name: "end", leave: func(r *rawEnd) error { return r.Conn.Close() }},
 	}
 	policies := map[string]string{
-		"no-rate": "",
-		"rates":   "messages_per_second: 1000, bytes_per_second: 1MiB",
-		"delay":   "messages_per_second: 1000, bytes_per_second: 1MiB, rate_action: delay",
+		"no-rate":       "",
+		"rates":         "messages_per_second: 1000, bytes_per_second: 1MiB",
+		"delay":         "messages_per_second: 1000, bytes_per_second: 1MiB, rate_action: delay",
+		"delayed":       "messages_per_second: 30, message_burst: 10, rate_action: delay",
+		"delayed-bytes": "bytes_per_second: 50KiB, rate_action: delay",
 	}
 	var sets []policySet
 	for name, set := range policies {

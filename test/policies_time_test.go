@@ -243,6 +243,20 @@ func timeCases() []timeCase {
 			c.wantClose(1012, "backend went away")
 			c.hangUp(1012, "")
 		}, outcome{"backend", "pong_timeout", "1012", "backend"}},
+		{"stopped-reader-is-write-timeouts", "ping_interval: 500ms, pong_timeout: 500ms, write_timeout: 30s", true, func(t *testing.T, c, b *rawEnd, _ time.Time) {
+			// More than the client's system takes, and less than the edge's does.
+			p := b.frame(true, ws.OpBinary, noise(80_000))
+			b.write(p)
+			<-time.After(4 * time.Second)
+			c.want(p)
+			must(t, c.answer(1))
+			orderly(c, b)
+		}, outcome{"client", "closed", "1000", "client"}},
+		{"stopped-for-good-is-write-timeouts", "ping_interval: 500ms, pong_timeout: 500ms, write_timeout: 2s", true, func(t *testing.T, c, b *rawEnd, _ time.Time) {
+			b.SetDeadline(time.Now().Add(soon))
+			b.write(b.frame(true, ws.OpBinary, noise(80_000)))
+			b.wantEOF()
+		}, outcome{"client", "write_timeout", "none", "client"}},
 		{"pong-timeout-0", "ping_interval: 100ms, pong_timeout: 0s", false, func(t *testing.T, c, b *rawEnd, _ time.Time) {
 			for range 10 {
 				must(t, c.pinged())
