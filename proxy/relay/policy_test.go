@@ -336,7 +336,7 @@ func TestHeartbeat(t *testing.T) {
 		o := opt
 		o.Ping = [2]bool{Backend: true}
 		g := newRig(o)
-		if got := g.run(45 * second); got[Backend] != 1 || pings(g, Backend) != 1 || len(g.sent[Client]) > 0 {
+		if got := g.run(43 * second); got[Backend] != 1 || pings(g, Backend) != 1 || len(g.sent[Client]) > 0 {
 			t.Fatalf("%d pings, %v", pings(g, Backend), got)
 		}
 		g.Lost(Backend, WhyPongTimeout)

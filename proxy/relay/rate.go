@@ -18,13 +18,16 @@ func (r Rate) On() bool { return r.PerSecond > 0 }
 // bucket.
 type bucket struct{ full time.Duration }
 
+// cost is the time in which n come back, at most some decades.
 func (r Rate) cost(n float64) time.Duration {
-	return time.Duration(n / r.PerSecond * float64(time.Second))
+	return time.Duration(min(n/r.PerSecond*float64(time.Second), 1<<60))
 }
 
 // room returns how much may happen now.
 func (b *bucket) room(r Rate, now time.Duration) float64 {
-	return (r.cost(r.Burst) - max(0, b.full-now)).Seconds() * r.PerSecond
+	const rounding = 1e-6
+	left := (r.cost(r.Burst) - max(0, b.full-now)).Seconds() * r.PerSecond
+	return left + rounding + r.PerSecond/float64(time.Second) // a bucket's time is cut to nanoseconds
 }
 
 // take takes n out of the bucket. If there is not as much, it takes nothing and returns
