@@ -27,7 +27,8 @@
 //
 // While its turns follow each other closely a loop waits by a system call of which the
 // runtime does not know, and keeps its processor (docs/decisions/0008): a program has to
-// have more of them (GOMAXPROCS) than loops.
+// have more of them (GOMAXPROCS) than loops. One that has had little to do for a while parks
+// in the runtime's poller (docs/decisions/0012).
 //
 // The package knows no protocol.
 package loop

@@ -47,6 +47,7 @@ type Loop struct {
 	told    int     // of pool.lent
 	spare   []*held // for connections that come to hold something
 	wheel   wheel
+	parking *parking
 }
 
 func newLoop(index int) (*Loop, error) {
@@ -58,6 +59,11 @@ func newLoop(index int) (*Loop, error) {
 	if l.wakeup, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		unix.Close(l.epoll)
 		return nil, os.NewSyscallError("eventfd", err)
+	}
+	if l.parking, err = newParking(l.epoll); err != nil {
+		unix.Close(l.wakeup)
+		unix.Close(l.epoll)
+		return nil, err
 	}
 	if err := l.register(l.wakeup, unix.EPOLLIN|unix.EPOLLET); err != nil {
 		l.release()
@@ -72,6 +78,7 @@ func (l *Loop) register(fd int, events uint32) error {
 }
 
 func (l *Loop) release() {
+	l.parking.bell.Close()
 	unix.Close(l.wakeup)
 	unix.Close(l.epoll)
 }
@@ -152,13 +159,22 @@ func (l *Loop) tell() {
 // between messages that follow each other neither the scheduler nor its monitor has
 // anything to do for it. When the runtime needs the goroutine to stop it interrupts the
 // wait with a signal. A loop that has little to do blocks as the runtime knows it, and
-// gives its processor to others: while one is held, the monitor does not sleep.
+// gives its processor to others: while one is held, the monitor does not sleep. One that
+// has had little to do for a while parks, which the monitor has nothing to do with at all.
 func (l *Loop) wait(events []unix.EpollEvent) int {
+	parks := l.parks()
 	if len(l.again) > 0 || l.mail.any.Load() {
 		return epollWait(l.epoll, events, 0, false)
 	}
+	next, timed := l.wheel.next()
+	if !timed {
+		next = 0
+	}
+	if parks {
+		return l.park(events, next)
+	}
 	timeout := -1
-	if next, ok := l.wheel.next(); ok {
+	if timed {
 		timeout = int(max(0, next-l.clock())/time.Millisecond) + 1
 	}
 	busy := l.pace < busyPace

@@ -408,6 +408,66 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestParking has bytes, functions and timers come while the loop parks, while it does not,
+// and while it goes from one to the other and back: none is overlooked.
+func TestParking(t *testing.T) {
+	t.Parallel()
+	l := startGroup(t, 1).Pick()
+	_, far := adopt(t, l, echo())
+	fired := make(chan time.Duration)
+	timer := &Timer{}
+	timer.To = expire(func() { fired <- l.Now() - timer.at })
+	p := make([]byte, 64)
+	rounds := 0
+	round := func() (parked bool) {
+		t.Helper()
+		far.Write(p)
+		if _, err := io.ReadFull(far, p); err != nil {
+			t.Fatalf("after %d rounds: %v", rounds, err)
+		}
+		rounds++
+		timed := rounds%20 == 0
+		on(t, l, func() {
+			parked = l.parking.in
+			if timed {
+				l.Set(timer, l.Now()+3*time.Millisecond)
+			}
+		})
+		if timed {
+			select {
+			case late := <-fired:
+				if late < 0 {
+					t.Errorf("round %d: the timer fired %v early", rounds, -late)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("round %d: the timer did not fire", rounds)
+			}
+		}
+		return parked
+	}
+	if !round() {
+		t.Fatal("the loop does not begin parked")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	goOn := func(what string) bool {
+		if time.Now().After(deadline) {
+			t.Fatal(what)
+		}
+		return true
+	}
+	for goOn("with one message behind the other the loop parks") && round() {
+	}
+	pause := time.NewTicker(20 * time.Millisecond)
+	defer pause.Stop()
+	for goOn("with few messages the loop does not park") && !round() {
+		<-pause.C
+	}
+	for range 100 {
+		round()
+		<-pause.C
+	}
+}
+
 // The steady state of a connection allocates nothing.
 func TestEchoDoesNotAllocate(t *testing.T) {
 	l := startGroup(t, 1).Pick()
