@@ -4,8 +4,6 @@ import (
 	"io"
 	"syscall"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Handler is what happens to a connection. All calls come from its loop.
@@ -308,7 +306,9 @@ func (c *Conn) CloseWrite() {
 	}
 }
 
-func (c *Conn) shutdown() { unix.Shutdown(int(c.fd), unix.SHUT_WR) }
+func (c *Conn) shutdown() {
+	syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(c.fd), syscall.SHUT_WR, 0)
+}
 
 // Close closes the connection as it stands. The handler gets no more calls.
 func (c *Conn) Close() {
@@ -320,10 +320,10 @@ func (c *Conn) Close() {
 	c.dropQueue()
 	c.dropKept()
 	l.conns[c.fd] = nil
-	unix.Close(int(c.fd))
+	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(c.fd), 0, 0)
 }
 
-// The system calls below do not block, and go without telling the scheduler. recvfrom and
+// The system calls of a loop do not block, and go without telling the scheduler. recvfrom and
 // sendto know that they have a socket before them, and cost less than read and write do.
 
 func sysRecv(fd int32, p []byte) (int, syscall.Errno) {

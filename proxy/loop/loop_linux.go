@@ -95,8 +95,8 @@ func (l *Loop) Now() time.Duration { return l.now }
 func (l *Loop) Post(f func()) error {
 	wake, err := l.mail.put(f)
 	if wake {
-		one := [8]byte{0: 1}
-		unix.Write(l.wakeup, one[:])
+		one := uint64(1)
+		syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.wakeup), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
 	}
 	return err
 }
@@ -211,8 +211,8 @@ func epollWait(epoll int, events []unix.EpollEvent, ms int, told bool) int {
 
 func (l *Loop) dispatch(ev *unix.EpollEvent) {
 	if int(ev.Fd) == l.wakeup {
-		var b [8]byte
-		unix.Read(l.wakeup, b[:])
+		var posts uint64
+		syscall.RawSyscall(syscall.SYS_READ, uintptr(l.wakeup), uintptr(unsafe.Pointer(&posts)), unsafe.Sizeof(posts))
 		return
 	}
 	c := l.conns[ev.Fd]
