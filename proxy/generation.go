@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -155,7 +156,8 @@ func (n *Next) listen(s ListenerSettings) error {
 		}
 	}
 	if ln == nil {
-		socket, err := net.Listen("tcp", s.Address)
+		config := net.ListenConfig{KeepAlive: -1} // tune sees to it
+		socket, err := config.Listen(context.Background(), "tcp", s.Address)
 		if err != nil {
 			return err
 		}

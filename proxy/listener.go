@@ -127,8 +127,11 @@ func (l *listener) run(ctx context.Context) {
 		switch {
 		case err == nil:
 			delay = 0
-			e := l.endpoint.Load()
-			l.srv.wg.Go(func() { e.welcome(l.srv.ctx, c) })
+			if e := l.endpoint.Load(); e.store == nil {
+				e.welcome(l.srv.ctx, c) // nothing in it waits for the client
+			} else {
+				l.srv.wg.Go(func() { e.welcome(l.srv.ctx, c) })
+			}
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -158,12 +161,14 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 	c.Conn = c.stream
 	if d := e.Limits.HandshakeTimeout; d > 0 {
 		c.deadline = time.Now().Add(d)
-		ctx2, cancel := context.WithDeadline(ctx, c.deadline)
-		defer cancel()
-		ctx = ctx2
 	}
 	var ready net.Conn = c
 	if e.store != nil {
+		if !c.deadline.IsZero() {
+			bounded, cancel := context.WithDeadline(ctx, c.deadline)
+			defer cancel()
+			ctx = bounded
+		}
 		conn, err := e.store.Accept(ctx, c.stream, e.TLSEngine)
 		if err != nil {
 			srv.noise.Info("TLS handshake failed", zap.String("listener", e.Name), zap.Stringer("client", c.remote), zap.Error(err))
