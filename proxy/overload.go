@@ -19,8 +19,10 @@ const (
 	// shedTo is the share of the limit down to which memory is shed, so that it does not
 	// begin again with the next byte.
 	shedTo = 0.9
-	// shedPause is the least time between two looks at all sessions.
+	// shedPause is the least time between two looks at all sessions, and shedRest how many
+	// times as long as the last one took it is.
 	shedPause = 100 * time.Millisecond
+	shedRest  = 10
 )
 
 // shedMemory closes the sessions that hold the most whenever all together hold more than
@@ -46,8 +48,9 @@ func (s *Server) shedMemory(ctx context.Context) {
 			return
 		case <-pause.C:
 		}
+		began := time.Now()
 		s.shedLargest()
-		pause.Reset(shedPause)
+		pause.Reset(max(shedPause, shedRest*time.Since(began)))
 	}
 }
 

@@ -62,8 +62,8 @@ type WebSocket struct {
 	// Ping is which sides the edge pings: client, backend, both or none. PingInterval is
 	// the longest silence before a Ping, PongTimeout how long the side may then stay silent.
 	Ping         string        `key:"ping" oneof:"client,backend,both,none"`
-	PingInterval time.Duration `key:"ping_interval"`
-	PongTimeout  time.Duration `key:"pong_timeout"`
+	PingInterval time.Duration `key:"ping_interval" range:"0|100ms..24h"`
+	PongTimeout  time.Duration `key:"pong_timeout" range:"0|100ms..24h"`
 	// IdleTimeout ends sessions without data frames, MaxAge those that are as old, or
 	// younger by up to MaxAgeJitter, a share from 0 to 1.
 	IdleTimeout  time.Duration `key:"idle_timeout"`

@@ -4,48 +4,23 @@ import "time"
 
 // Delivery is what a system knows of the bytes that it was given for a peer.
 type Delivery struct {
-	// Acked is how many the peer's system has acknowledged, ever.
-	Acked uint64
-	// Waiting is how many it has not.
-	Waiting int
-	// Closed is true when some wait because the peer's system has no room for them: who
+	// Acked is how long ago the peer's system last acknowledged something, Sent how long ago
+	// something was last sent to it.
+	Acked, Sent time.Duration
+	// Closed is true when bytes wait because the peer's system has no room for them: who
 	// should read there does not.
 	Closed bool
 }
 
-// Watch judges a peer that does not answer a Ping by what its system acknowledges: the Ping
-// may still be on its way behind other bytes. The zero value is ready.
-type Watch struct {
-	acked   uint64
-	stopped time.Duration // since when the peer reads nothing, as far as was seen; 0: it does
-}
-
-// pingBytes is more than a Ping takes on the wire, with its record: that this was
-// acknowledged is no life, since a system does so without its application.
-const pingBytes = 128
-
-// Pinged notes where a peer stands when it is sent a Ping.
-func (w *Watch) Pinged(d Delivery) {
-	w.acked = d.Acked
-	if d.Waiting < pingBytes {
-		w.acked += pingBytes
+// Silent says what is to become of a peer from which nothing has come since a Ping was
+// sent, pongTimeout ago. The Ping may still be on its way behind other bytes: the peer is
+// alive while its system acknowledges some. That it has acknowledged the Ping itself, soon
+// after it was sent, is no life of its application. A peer whose system has no room has
+// stopped reading; stopped is true when it has for writeTimeout (0 is for ever).
+func (d Delivery) Silent(pongTimeout, writeTimeout time.Duration) (alive, stopped bool) {
+	if d.Closed {
+		stopped = writeTimeout > 0 && d.Sent >= writeTimeout
+		return !stopped, stopped
 	}
-}
-
-// Silent says what is to become of a peer that has not answered in time: it is alive
-// while bytes are acknowledged, or while there is no room for any, for writeTimeout at
-// most (0 is for ever). stopped is true when it is over for the latter reason.
-func (w *Watch) Silent(d Delivery, now, writeTimeout time.Duration) (alive, stopped bool) {
-	if d.Acked > w.acked {
-		*w = Watch{acked: d.Acked}
-		return true, false
-	}
-	if !d.Closed {
-		return false, false
-	}
-	if w.stopped == 0 {
-		w.stopped = now
-	}
-	stopped = writeTimeout > 0 && now-w.stopped >= writeTimeout
-	return !stopped, stopped
+	return d.Acked < pongTimeout/2, false
 }

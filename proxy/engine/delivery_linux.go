@@ -1,18 +1,22 @@
 package engine
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+	"time"
 
-// ReadDelivery asks the system about a TCP socket (tcp(7), TCP_INFO). The zero value stands
-// for what is no TCP socket.
+	"golang.org/x/sys/unix"
+)
+
+// ReadDelivery asks the system about a TCP socket (tcp(7), TCP_INFO). What is no TCP socket
+// has acknowledged nothing.
 func ReadDelivery(fd int) Delivery {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return Delivery{}
+		return Delivery{Acked: math.MaxInt64}
 	}
-	waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	if err != nil {
-		return Delivery{}
+	return Delivery{
+		Acked:  time.Duration(info.Last_ack_recv) * time.Millisecond,
+		Sent:   time.Duration(info.Last_data_sent) * time.Millisecond,
+		Closed: info.Notsent_bytes > 0 && info.Unacked == 0, // nothing is in flight, and something is left
 	}
-	// Nothing is in flight and something is left: the peer's window is closed.
-	return Delivery{Acked: info.Bytes_acked, Waiting: waiting, Closed: info.Notsent_bytes > 0 && info.Unacked == 0}
 }

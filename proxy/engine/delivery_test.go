@@ -5,43 +5,25 @@ import (
 	"time"
 )
 
-func TestWatch(t *testing.T) {
-	const second = time.Second
+func TestSilent(t *testing.T) {
+	const s = time.Second
 	for _, tt := range []struct {
-		name    string
-		pinged  Delivery
-		looks   []Delivery // a second apart
-		alive   int        // at so many looks
-		stopped bool       // at the first look that it does not survive
+		name           string
+		d              Delivery
+		writeTimeout   time.Duration
+		alive, stopped bool
 	}{
-		{"answers nothing", Delivery{Acked: 1000, Waiting: 10}, []Delivery{{Acked: 1010}}, 0, false},
-		{"has vanished", Delivery{Acked: 1000, Waiting: 10}, []Delivery{{Acked: 1000, Waiting: 10}}, 0, false},
-		{"pinged before anything is written", Delivery{Acked: 1000}, []Delivery{{Acked: 1032}}, 0, false},
-		{"takes a backlog, then answers nothing", Delivery{Acked: 1000, Waiting: 5000},
-			[]Delivery{{Acked: 3000, Waiting: 3000}, {Acked: 6000}, {Acked: 6000}}, 2, false},
-		{"took the backlog at once", Delivery{Acked: 1000, Waiting: 5000}, []Delivery{{Acked: 6000}, {Acked: 6000}}, 1, false},
-		{"has vanished with a backlog", Delivery{Acked: 1000, Waiting: 5000}, []Delivery{{Acked: 1000, Waiting: 5000}}, 0, false},
-		{"more and more is written", Delivery{Acked: 1000, Waiting: 10}, []Delivery{{Acked: 5000, Waiting: 9000}, {Acked: 9000, Waiting: 20000}}, 2, false},
-		{"has stopped reading", Delivery{Acked: 1000, Waiting: 5000}, []Delivery{{Acked: 1000, Waiting: 5000, Closed: true},
-			{Acked: 1000, Waiting: 5000, Closed: true}, {Acked: 1000, Waiting: 5000, Closed: true}, {Acked: 1000, Waiting: 5000, Closed: true}}, 3, true},
-		{"reads on after a while", Delivery{Acked: 1000, Waiting: 5000}, []Delivery{{Acked: 1000, Waiting: 5000, Closed: true},
-			{Acked: 1500, Waiting: 4500, Closed: true}, {Acked: 1500, Waiting: 4500, Closed: true}, {Acked: 1500, Waiting: 4500, Closed: true}}, 4, false},
+		{"took the Ping and answers nothing", Delivery{Acked: 9900 * time.Millisecond, Sent: 10 * s}, 60 * s, false, false},
+		{"took it after a second", Delivery{Acked: 9 * s, Sent: 10 * s}, 60 * s, false, false},
+		{"has vanished", Delivery{Acked: 40 * s, Sent: s}, 60 * s, false, false},
+		{"is taking a backlog", Delivery{Acked: 300 * time.Millisecond}, 60 * s, true, false},
+		{"took the last of it just now", Delivery{Acked: s, Sent: 5 * s}, 60 * s, true, false},
+		{"has stopped reading", Delivery{Acked: 2 * s, Sent: 59 * s, Closed: true}, 60 * s, true, false},
+		{"has stopped for good", Delivery{Acked: 2 * s, Sent: 60 * s, Closed: true}, 60 * s, false, true},
+		{"may stop for ever", Delivery{Acked: 2 * s, Sent: 600 * s, Closed: true}, 0, true, false},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var w Watch
-			w.Pinged(tt.pinged)
-			for i, d := range tt.looks {
-				alive, stopped := w.Silent(d, time.Duration(i+1)*second, 3*second)
-				if alive != (i < tt.alive) || stopped != (i == tt.alive && tt.stopped) {
-					t.Fatalf("look %d: alive %v, stopped %v", i, alive, stopped)
-				}
-			}
-		})
-	}
-	var w Watch
-	for i := range 1000 {
-		if alive, _ := w.Silent(Delivery{Waiting: 1, Closed: true}, time.Duration(i+1)*second, 0); !alive {
-			t.Fatal("without a write timeout somebody was given up")
+		if alive, stopped := tt.d.Silent(10*s, tt.writeTimeout); alive != tt.alive || stopped != tt.stopped {
+			t.Errorf("%s: alive %v, stopped %v", tt.name, alive, stopped)
 		}
 	}
 }

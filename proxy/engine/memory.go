@@ -10,12 +10,15 @@ type Memory struct {
 	over        atomic.Pointer[func()]
 }
 
-// OnOver has f called, on the goroutine of whoever adds, each time when bytes are added
-// and the sum is over the limit. f must not block.
+// OnOver has f called, on the goroutine of whoever adds or sets the limit, each time when
+// the sum is over the limit then. f must not block.
 func (m *Memory) OnOver(f func()) { m.over.Store(&f) }
 
 // SetLimit sets the limit; 0 is none.
-func (m *Memory) SetLimit(bytes int64) { m.limit.Store(bytes) }
+func (m *Memory) SetLimit(bytes int64) {
+	m.limit.Store(bytes)
+	m.check()
+}
 
 // Limit returns the limit; 0 is none.
 func (m *Memory) Limit() int64 { return m.limit.Load() }
@@ -35,7 +38,13 @@ func (m *Memory) Add(n int) {
 		return
 	}
 	m.held.Add(int64(n))
-	if n > 0 && m.Over() {
+	if n > 0 {
+		m.check()
+	}
+}
+
+func (m *Memory) check() {
+	if m.Over() {
 		if f := m.over.Load(); f != nil {
 			(*f)()
 		}

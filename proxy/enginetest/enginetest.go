@@ -69,6 +69,11 @@ func (s suite) run(t *testing.T) {
 	t.Run("keeps up", s.keepsUp)
 	t.Run("shed", s.shed)
 	t.Run("delay", s.delay)
+	t.Run("held then end", s.heldThenEnd)
+	t.Run("inflating then end", s.inflatingThenEnd)
+	t.Run("slow after a close", s.slowAfterClose)
+	t.Run("slow in a frame", s.slowInAFrame)
+	t.Run("idle while held", s.idleWhileHeld)
 	t.Run("heartbeat", s.heartbeat)
 }
 

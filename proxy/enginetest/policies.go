@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"bytes"
+	"compress/flate"
 	"fmt"
 	"net"
 	"strconv"
@@ -284,5 +285,119 @@ func (su suite) heartbeat(t *testing.T) {
 				t.Errorf("got %+v", r)
 			}
 		})
+	}
+}
+
+func deflated(p []byte) []byte {
+	var z bytes.Buffer
+	w, _ := flate.NewWriter(&z, 1)
+	w.Write(p)
+	w.Flush()
+	return z.Bytes()[:z.Len()-4]
+}
+
+func (p *peer) compressed(msg []byte) []byte {
+	f := ws.NewFrame(ws.OpBinary, true, deflated(msg))
+	f.Header.Rsv = ws.Rsv(true, false, false)
+	return ws.MustCompileFrame(ws.MaskFrameInPlace(f))
+}
+
+// The client sends and ends its stream at once; its messages are over the rate.
+func (su suite) heldThenEnd(t *testing.T) {
+	b := su.open(t, setup{opt: engine.Options{Relay: relay.Options{Delay: true, Messages: relay.Rate{PerSecond: 200, Burst: 1}}}})
+	b.client.send(b.client.numbered(0, 100, 1000), b.client.frame(ws.OpClose, true, body(1000, "bye")))
+	b.client.closeWrite()
+	for i := range 100 {
+		f, err := b.backend.next()
+		if err != nil {
+			t.Fatalf("message %d of 100: %v (%+v)", i, err, b.result(t))
+		}
+		if want := fmt.Sprintf("%01000d", i); string(f.Payload) != want {
+			t.Fatalf("message %d is %.20q", i, f.Payload)
+		}
+	}
+	b.backend.expect(ws.OpClose, body(1000, "bye"))
+}
+
+func (su suite) inflatingThenEnd(t *testing.T) {
+	b := su.open(t, setup{opt: engine.Options{Relay: relay.Options{Compression: relay.Compression{Mode: relay.Terminate, Level: 1}}}})
+	msg := bytes.Repeat([]byte("hello world "), 100_000)
+	b.client.send(b.client.compressed(msg), b.client.frame(ws.OpText, true, []byte("last")), b.client.frame(ws.OpClose, true, body(1000, "bye")))
+	b.client.closeWrite()
+	var got []byte
+	for len(got) < len(msg) {
+		f, err := b.backend.next()
+		if err != nil {
+			t.Fatalf("after %d of %d: %v (%+v)", len(got), len(msg), err, b.result(t))
+		}
+		got = append(got, f.Payload...)
+	}
+	b.backend.expect(ws.OpText, []byte("last"))
+	b.backend.expect(ws.OpClose, body(1000, "bye"))
+}
+
+// A client says goodbye and reads no more; its backend goes on for a while.
+func (su suite) slowAfterClose(t *testing.T) {
+	for _, policy := range []relay.SlowConsumer{relay.Backpressure, relay.CloseSlow, relay.DropOldest} {
+		memory := new(engine.Memory)
+		b := su.open(t, setup{opt: engine.Options{Memory: memory, Relay: relay.Options{CloseTimeout: 2 * time.Second, SlowConsumer: policy, SlowConsumerCode: 1008, MaxBuffered: slowBuffer}}})
+		b.client.smallBuffers()
+		b.client.send(b.client.frame(ws.OpClose, true, body(1000, "bye")))
+		b.backend.expect(ws.OpClose, body(1000, "bye"))
+		most, stop := int64(0), time.Now().Add(1500*time.Millisecond)
+		b.backend.SetWriteDeadline(stop)
+		for time.Now().Before(stop) {
+			_, err := b.backend.Write(b.backend.numbered(0, 100, 10000))
+			if err != nil {
+				break
+			}
+			most = max(most, memory.Held())
+			if most > 256<<20 {
+				break
+			}
+		}
+		if most > slowBuffer+slowest {
+			t.Errorf("policy %d: %d KiB held for a buffer of %d KiB", policy, most>>10, slowBuffer>>10)
+		}
+		b.Kill()
+		b.result(t)
+	}
+}
+
+func (su suite) slowInAFrame(t *testing.T) {
+	memory := new(engine.Memory)
+	b := su.open(t, setup{opt: engine.Options{Memory: memory, Relay: relay.Options{CloseTimeout: 2 * time.Second, SlowConsumer: relay.CloseSlow, SlowConsumerCode: 1008, MaxBuffered: slowBuffer}}})
+	b.client.smallBuffers()
+	f := b.backend.frame(ws.OpBinary, true, make([]byte, 200<<20))
+	most := int64(0)
+	b.backend.SetWriteDeadline(time.Now().Add(600 * time.Millisecond))
+	for len(f) > 0 {
+		n, err := b.backend.Write(f[:min(len(f), 1<<20)])
+		f = f[n:]
+		most = max(most, memory.Held())
+		if err != nil {
+			break
+		}
+	}
+	if most > slowBuffer+slowest {
+		t.Errorf("%d KiB held for a buffer of %d KiB", most>>10, slowBuffer>>10)
+	}
+	b.Kill()
+	b.result(t)
+}
+
+func (su suite) idleWhileHeld(t *testing.T) {
+	b := su.open(t, setup{opt: engine.Options{Relay: relay.Options{IdleTimeout: 500 * time.Millisecond, Delay: true, Messages: relay.Rate{PerSecond: 1, Burst: 1}}}})
+	b.client.send(b.client.numbered(0, 3, 100))
+	for i := range 3 {
+		f, err := b.backend.next()
+		if err != nil || string(f.Payload) != fmt.Sprintf("%0100d", i) {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		select {
+		case <-b.closing:
+			t.Fatalf("closed as idle behind message %d while two wait for their rate", i)
+		default:
+		}
 	}
 }

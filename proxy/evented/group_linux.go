@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -125,22 +126,29 @@ func (g *Group) Held(sessions []engine.Session) []int {
 	return ask(g, sessions, (*Session).held, engine.Session.Held)
 }
 
+// askAtOnce is how many sessions are asked in one turn of their loop.
+const askAtOnce = 10_000
+
 // ask asks each session something: those of the group on their loops, others as others.
 func ask[T any](g *Group, sessions []engine.Session, own func(*Session) T, others func(engine.Session) T) []T {
 	answers := make([]T, len(sessions))
+	byLoop := make([][]int, len(g.shared))
 	for k, s := range sessions {
-		if _, ok := s.(*Session); !ok {
-			answers[k] = others(s)
+		if s, ok := s.(*Session); ok {
+			i := s.loop().Index()
+			byLoop[i] = append(byLoop[i], k)
+			continue
 		}
+		answers[k] = others(s)
 	}
-	for i, shared := range g.shared {
-		g.on(i, func() {
-			for k, s := range sessions {
-				if s, ok := s.(*Session); ok && s.shared == shared {
-					answers[k] = own(s)
+	for i, mine := range byLoop {
+		for part := range slices.Chunk(mine, askAtOnce) {
+			g.on(i, func() {
+				for _, k := range part {
+					answers[k] = own(sessions[k].(*Session))
 				}
-			}
-		})
+			})
+		}
 	}
 	return answers
 }

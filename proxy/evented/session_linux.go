@@ -46,7 +46,6 @@ type late struct {
 		moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
 		until time.Duration // it takes nothing more: how long it is still read; 0: it does
 		rest  []byte        // came from it, and the relay has not taken it yet
-		watch engine.Watch  // what its system did since it was last pinged
 	}
 }
 
@@ -177,6 +176,13 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 // feed gives plaintext to the relay and writes what comes of it. What the relay does not
 // take yet waits, and the side is not read.
 func (s *Session) feed(from relay.Side, p []byte) {
+	if s.late != nil && len(s.late.sides[from].rest) > 0 {
+		// What was read before the session came here is in two parts: this is the second.
+		rest := &s.late.sides[from].rest
+		*rest = append(*rest, p...)
+		s.account()
+		return
+	}
 	n, _ := s.relay.Feed(from, p, s.now(), &s.shared.out, &s.shared.back) // the error is in the verdict
 	s.deliver(from)
 	until, held := s.relay.Held(from)
@@ -208,10 +214,9 @@ func (s *Session) goOn(from relay.Side) {
 	case s.done || s.stuck(other(from)) || held && until > s.now():
 		return
 	case held:
-		l := &s.late.sides[from]
-		rest := l.rest
-		l.rest = nil
-		s.feed(from, rest)
+		if !s.feedRest(from) {
+			return
+		}
 		if _, held := s.relay.Held(from); held || s.done {
 			return
 		}
@@ -221,6 +226,25 @@ func (s *Session) goOn(from relay.Side) {
 		}
 	}
 	s.legs[from].conn.Resume()
+}
+
+// feedRest feeds what waits, and keeps what is still to wait, in its place. It reports
+// whether the session goes on.
+func (s *Session) feedRest(from relay.Side) bool {
+	l := &s.late.sides[from]
+	n, _ := s.relay.Feed(from, l.rest, s.now(), &s.shared.out, &s.shared.back)
+	s.deliver(from)
+	if s.done {
+		return false
+	}
+	if l.rest = append(l.rest[:0], l.rest[n:]...); len(l.rest) == 0 {
+		l.rest = nil
+	}
+	s.account()
+	if until, held := s.relay.Held(from); held && until == 0 && !s.stuck(other(from)) {
+		s.resume(from) // in its turn
+	}
+	return true
 }
 
 // deliver writes what a relay call about a side has handed out.
@@ -572,8 +596,6 @@ func (s *Session) Expired() {
 			s.abort(side, nil)
 		case a.Suspect[side]:
 			s.judge(side)
-		case a.Pinged[side]:
-			s.pinged(side)
 		}
 		s.expire(side)
 	}
@@ -599,15 +621,10 @@ func (s *Session) expire(side relay.Side) {
 	}
 }
 
-// pinged notes where a side stands, for judge.
-func (s *Session) pinged(side relay.Side) {
-	s.becomeLate().sides[side].watch.Pinged(engine.ReadDelivery(s.legs[side].conn.FD()))
-}
-
 // judge decides about a side that has not answered a Ping in time.
 func (s *Session) judge(side relay.Side) {
-	watch := &s.becomeLate().sides[side].watch
-	switch alive, stopped := watch.Silent(engine.ReadDelivery(s.legs[side].conn.FD()), s.now(), s.opt.WriteTimeout); {
+	d := engine.ReadDelivery(s.legs[side].conn.FD())
+	switch alive, stopped := d.Silent(s.opt.Relay.PongTimeout, s.opt.WriteTimeout); {
 	case alive:
 		s.relay.Progress(side, s.now())
 	case stopped:

@@ -72,9 +72,9 @@ func (s *Stream) CloseWrite() error {
 // Abort closes the connection.
 func (s *Stream) Abort() error { return s.Conn.Close() }
 
-// Delivery asks the system about the connection. The zero value stands for what is no
-// socket.
+// Delivery asks the system about the connection. What is no socket has acknowledged nothing.
 func (s *Stream) Delivery() (d engine.Delivery) {
+	d = engine.ReadDelivery(-1)
 	if c, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			raw.Control(func(fd uintptr) { d = engine.ReadDelivery(int(fd)) })

@@ -47,7 +47,6 @@ type leg struct {
 	failed bool   // writing has failed: output is discarded
 	ended  bool   // nothing more comes from it
 	err    error
-	watch  engine.Watch // what its system did since it was last pinged
 }
 
 // Start begins a session, on two goroutines of its own. It owns the connections from
@@ -159,10 +158,7 @@ func (s *Session) tick() {
 	s.inject(relay.Client, &toClient)
 	s.inject(relay.Backend, &toBackend)
 	for side := range s.legs {
-		switch side := relay.Side(side); {
-		case a.Pinged[side]:
-			s.legs[side].watch.Pinged(s.legs[side].conn.Delivery())
-		case a.Suspect[side]:
+		if side := relay.Side(side); a.Suspect[side] {
 			a.Abort[side] = s.judge(side)
 		}
 	}
@@ -183,7 +179,7 @@ var errNoPong = errors.New("no answer to a ping")
 // is held.
 func (s *Session) judge(side relay.Side) bool {
 	l := &s.legs[side]
-	alive, stopped := l.watch.Silent(l.conn.Delivery(), s.now(), s.opt.WriteTimeout)
+	alive, stopped := l.conn.Delivery().Silent(s.opt.Relay.PongTimeout, s.opt.WriteTimeout)
 	if alive {
 		s.relay.Progress(side, s.now())
 		return false

@@ -162,11 +162,11 @@ func (r *Relay) tickOpen(now time.Duration, waiting [numSides]bool, bufs [numSid
 		case c.expires > 0 && now >= c.expires:
 			r.Close(agedEnding, now, bufs[Client], bufs[Backend])
 			return a
-		case r.opt.IdleTimeout > 0 && now >= c.data+r.opt.IdleTimeout && !waiting[Client] && !waiting[Backend]:
+		case r.opt.IdleTimeout > 0 && now >= c.data+r.opt.IdleTimeout && !waiting[Client] && !waiting[Backend] && !r.in[Client].stopped:
 			r.Close(idleEnding, now, bufs[Client], bufs[Backend])
 			return a
 		case r.opt.IdleTimeout > 0 && now >= c.data+r.opt.IdleTimeout:
-			c.data = now // some of it is still under way, and its reader is write_timeout's
+			c.data = now // some of it is still under way
 		}
 		for _, from := range []Side{Client, Backend} {
 			began := &c.began[from]
@@ -183,9 +183,7 @@ func (r *Relay) tickOpen(now time.Duration, waiting [numSides]bool, bufs [numSid
 	}
 	for _, side := range []Side{Client, Backend} {
 		if b := r.beat(side); b != nil && now >= b.next {
-			count := b.count
 			a.Suspect[side] = r.look(side, b, now, waiting, bufs[side])
-			a.Pinged[side] = b.count != count
 		}
 	}
 	if rates := r.pol.rates; rates != nil && now >= rates.until {

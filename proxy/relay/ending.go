@@ -196,6 +196,9 @@ func (r *Relay) Progress(to Side, now time.Duration) {
 	if b := r.beat(to); b != nil {
 		b.seen = now
 	}
+	if r.pol != nil && r.pol.clocks != nil && r.pol.clocks.began[peer(to)] > 0 {
+		r.pol.clocks.began[peer(to)] = now // whose message it is was not read meanwhile
+	}
 	if e := r.ending; e != nil && e.deadline[to] > 0 {
 		e.deadline[to] = now + r.opt.CloseTimeout
 	}
@@ -208,8 +211,6 @@ type Action struct {
 	// Suspect is true for each side that has not answered a Ping in time. The engine
 	// gives it up, see Lost, unless its system has taken bytes since it last looked.
 	Suspect [numSides]bool
-	// Pinged is true for each side for which there is a Ping among what is to be sent.
-	Pinged [numSides]bool
 }
 
 // Tick acts on what has come due. In a session that is open these are the policies that go

@@ -25,6 +25,8 @@ func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers)
 	all := len(p)
 	for err == nil && !in.closed && !in.broken && !in.ended && !in.stopped {
 		switch {
+		case from == Client && r.inflating() && (r.out[Backend].closeSent || r.out[Backend].shut):
+			r.endInflating() // nothing goes behind a Close
 		case from == Client && r.inflating():
 			err = r.inflate(now, out)
 		case in.held != nil && in.held.head.OpCode.IsControl():
@@ -118,6 +120,8 @@ func (r *Relay) start(from Side, h ws.Header, raw, rest []byte, now time.Duratio
 	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
 	if h.OpCode != ws.OpContinuation {
 		in.recoded = r.recodes(from, h)
+	} else if from == Client && in.recoded && r.pol.recoder.dropped {
+		in.drop = true
 	}
 	if !in.drop {
 		r.countFrame(from, h.OpCode)

@@ -94,13 +94,16 @@ func (r *Relay) Buffered() int {
 	n := r.Queued(Client)
 	if r.pol != nil && r.pol.recoder != nil {
 		n += cap(r.pol.recoder.message)
+		if r.pol.recoder.busy {
+			n += inflaterBytes
+		}
 	}
 	return n
 }
 
 // Full reports whether a side's peer should not be read: too much waits, and nothing of
 // it may be dropped.
-func (r *Relay) Full(to Side) bool { return r.ending == nil && r.Queued(to) > r.opt.MaxBuffered }
+func (r *Relay) Full(to Side) bool { return r.Blocked(to) && r.Queued(to) > r.opt.MaxBuffered }
 
 // Queue keeps what is for a side that is blocked, and applies Options.SlowConsumer. It
 // copies what it keeps.
@@ -131,6 +134,7 @@ func (r *Relay) Shed(e Ending, now time.Duration, toClient *Buffers) {
 	if b != nil && b.purge() {
 		r.in[Backend].drop = true // the rest of a frame whose beginning is gone
 	}
+	r.dropCollected()
 	var own, backend Buffers
 	if b != nil {
 		toClient = &own

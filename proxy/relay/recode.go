@@ -42,6 +42,8 @@ const (
 	rsv1 = 4
 	// recodeBytes is how much is inflated into one frame.
 	recodeBytes = 16 << 10
+	// inflaterBytes is what an inflater holds while it is busy.
+	inflaterBytes = 64 << 10
 	// recodeTurn is how much is inflated in one Feed, so that other sessions get theirs.
 	recodeTurn = 4 * recodeBytes
 )
@@ -56,11 +58,15 @@ type recoder struct {
 	busy       bool   // one is
 	op         [numSides]ws.OpCode
 	opened     [numSides]bool // a frame of the present message has gone on
+	dropped    bool           // the present message of the client goes nowhere
 }
 
 // recodes decides whether a message that begins goes on in other frames than it comes.
 func (r *Relay) recodes(from Side, h ws.Header) bool {
 	c := &r.opt.Compression
+	if from == Client && r.pol != nil && r.pol.recoder != nil {
+		r.pol.recoder.dropped = false
+	}
 	if c.Mode != Terminate || from == Client && h.Rsv&rsv1 == 0 ||
 		from == Backend && h.Fin && h.Length < int64(c.MinBytes) {
 		return false
@@ -204,6 +210,15 @@ func (r *Relay) endInflating() {
 		d := r.pol.recoder
 		d.inflater.Abandon()
 		d.busy, d.message = false, nil
+	}
+}
+
+// dropCollected gives back what a message of the client holds that has not come whole, or
+// not gone on; nor will the rest of it.
+func (r *Relay) dropCollected() {
+	if in := &r.in[Client]; in.recoded && (r.inflating() || in.left > 0 || in.dec.Fragmented()) {
+		r.endInflating()
+		r.pol.recoder.dropped, in.drop = true, true
 	}
 }
 
