@@ -69,9 +69,18 @@ type page struct {
 	demo *demo
 }
 
-// openDemo starts a demo and opens its page. Without a browser the test is skipped, or
-// fails if CI is set.
+// openDemo starts a demo and opens its page.
 func openDemo(t *testing.T) *page {
+	t.Helper()
+	d := startDemo(t, []string{binary})
+	p := &page{t, openBrowser(t), d}
+	p.do(chromedp.Navigate("https://localhost:" + d.port + "/"))
+	return p
+}
+
+// openBrowser starts a browser, which ends with the test. Without one the test is skipped,
+// or fails if CI is set.
+func openBrowser(t *testing.T) context.Context {
 	t.Helper()
 	path := ""
 	for _, name := range []string{"chromium", "google-chrome"} {
@@ -82,7 +91,6 @@ func openDemo(t *testing.T) *page {
 	if path == "" {
 		missing(t, "no Chromium")
 	}
-	d := startDemo(t, []string{binary})
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.Headless, chromedp.NoFirstRun,
 		chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
@@ -91,9 +99,7 @@ func openDemo(t *testing.T) *page {
 	t.Cleanup(cancel) // waits for the end of the browser and of its files
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	p := &page{t, ctx, d}
-	p.do(chromedp.Navigate("https://localhost:" + d.port + "/"))
-	return p
+	return ctx
 }
 
 func (p *page) do(a chromedp.Action[chromedp.Void]) {

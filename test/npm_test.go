@@ -32,7 +32,10 @@ func TestNPM(t *testing.T) {
 
 // npmLibrary starts the clients; without Node.js or the package the test is skipped, or
 // fails if CI is set.
-func npmLibrary(t *testing.T) library {
+func npmLibrary(t *testing.T) library { return npmOffering(t, true) }
+
+// npmOffering is npmLibrary with the option perMessageDeflate of the clients.
+func npmOffering(t *testing.T, deflate any) library {
 	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		missing(t, "no Node.js")
@@ -44,7 +47,7 @@ func npmLibrary(t *testing.T) library {
 	return library{name: "npm",
 		dial: func(ctx context.Context, url string, protocols []string) (peer, error) {
 			p := clients.add()
-			clients.tell(map[string]any{"id": p.id, "command": "open", "url": url, "protocols": append([]string{}, protocols...)})
+			clients.tell(map[string]any{"id": p.id, "command": "open", "url": url, "protocols": append([]string{}, protocols...), "deflate": deflate})
 			select {
 			case <-p.opened:
 				return p, nil
