@@ -34,6 +34,15 @@ func TestDeflateMemory(t *testing.T) {
 	compareResting(t, binary, 2000, 4<<10, 1536)
 }
 
+// TestDeflateMemoryOnGoroutines is the same where sessions run on goroutines. Their readers
+// hold a large buffer until little comes, compression or not, so that messages are below
+// 1 KiB here. The bound is one step of two stacks, which grow by doubling; one frame of
+// what inflates is 16 KiB.
+func TestDeflateMemoryOnGoroutines(t *testing.T) {
+	t.Parallel()
+	compareResting(t, programOf(t, "goroutines"), 500, 1000, 8<<10)
+}
+
 // compareResting compares what a silent session costs in each mode; with terminate it may
 // be some bytes more than with passthrough.
 func compareResting(t *testing.T, program string, sessions, size int, most int64) {
