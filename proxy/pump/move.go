@@ -49,7 +49,7 @@ func (r *reader) took(n int) {
 	case r.big == nil && n == len(r.small) && r.limit > len(r.small):
 		r.big = large.Get().(*[]byte)
 		r.lent(maxBufferBytes)
-	case r.big != nil && n <= len(r.small):
+	case r.big != nil && n <= r.limit/4: // there is no more for now
 		r.release()
 	}
 }
@@ -97,8 +97,8 @@ func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 		s.inject(from, back)
 		s.changed()
 		s.send(other(from), out)
-		out.Reset()
-		back.Reset()
+		out.Shrink()
+		back.Shrink()
 		if !s.mayGoOn(from) {
 			return
 		}
