@@ -64,9 +64,8 @@ func (r *reader) release() {
 
 // read is the goroutine of one side, from its first byte to its end.
 func (s *Session) read(from relay.Side, head []byte) {
-	var out, back relay.Buffers
 	if len(head) > 0 {
-		s.feed(from, head, &out, &back)
+		s.feed(from, head)
 	}
 	conn := s.legs[from].conn
 	r := newReader(s.opt.BufferBytes, s.lent)
@@ -75,18 +74,27 @@ func (s *Session) read(from relay.Side, head []byte) {
 		p := r.buf()
 		n, err := conn.Read(p)
 		if n > 0 {
-			s.feed(from, p[:n], &out, &back)
+			s.feed(from, p[:n])
 			r.took(n)
 		}
 		if err != nil {
-			s.ended(from, err, &out, &back)
+			s.ended(from, err)
 			return
 		}
 	}
 }
 
+// handout is what a call of the relay hands out. It is borrowed for as long as that is
+// being written: what the relay inflates and compresses into it is large.
+type handout struct{ out, back relay.Buffers }
+
+var handouts = sync.Pool{New: func() any { return new(handout) }}
+
 // feed gives bytes to the relay, when it takes them, and sees what comes of them written.
-func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
+func (s *Session) feed(from relay.Side, p []byte) {
+	h := handouts.Get().(*handout)
+	defer handouts.Put(h)
+	out, back := &h.out, &h.back
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -97,8 +105,8 @@ func (s *Session) feed(from relay.Side, p []byte, out, back *relay.Buffers) {
 		s.inject(from, back)
 		s.changed()
 		s.send(other(from), out)
-		out.Shrink()
-		back.Shrink()
+		out.Reset()
+		back.Reset()
 		if !s.mayGoOn(from) {
 			return
 		}
@@ -128,7 +136,10 @@ func (s *Session) mayGoOn(from relay.Side) bool {
 }
 
 // ended reports a side's end to the relay and ends its goroutine.
-func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
+func (s *Session) ended(from relay.Side, err error) {
+	h := handouts.Get().(*handout)
+	defer handouts.Put(h)
+	out, back := &h.out, &h.back
 	s.mu.Lock()
 	l := &s.legs[from]
 	l.ended = true
@@ -140,6 +151,8 @@ func (s *Session) ended(from relay.Side, err error, out, back *relay.Buffers) {
 	s.changed()
 	s.send(other(from), out)
 	s.send(from, back)
+	out.Reset()
+	back.Reset()
 	s.leave()
 }
 

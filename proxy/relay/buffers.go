@@ -26,15 +26,6 @@ func (b *Buffers) Reset() {
 	b.segs, b.own = b.segs[:0], b.own[:0]
 }
 
-// Shrink is Reset for who keeps b while nothing comes: it lets go of memory that is more
-// than control frames need.
-func (b *Buffers) Shrink() {
-	b.Reset()
-	if cap(b.own) > 1<<10 {
-		b.own = nil
-	}
-}
-
 // add appends p without copying it. A p that begins where the last segment ends, in the
 // same array, extends that segment: what was fed in one piece stays one piece.
 func (b *Buffers) add(p []byte) {
