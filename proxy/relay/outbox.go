@@ -31,8 +31,8 @@ type outbox struct {
 	cur     int // the one whose frame has not come whole, if left is not 0
 	size    int // of all entries, with what they cost
 	left    int64
-	begun   bool   // the first entry has been taken in part, or is the rest of a frame that was
-	chunk   []byte // small frames are packed into it
+	begun   bool      // the first entry has been taken in part, or is the rest of a frame that was
+	chunks  [2][]byte // small frames are packed into them: messages, and parts of messages
 	dec     frame.Decoder
 }
 
@@ -240,22 +240,32 @@ func (b *outbox) insert(e entry) (at int) {
 	return at
 }
 
-// grow appends p to an entry.
+// grow appends p to an entry. What is packed into one chunk goes in the order in which it
+// came, so that only the first one there and the last one are not full: messages go
+// together, and apart from what is not dropped between them; Pings and Pongs pass both.
 func (b *outbox) grow(e *entry, p []byte) {
 	b.size += len(p)
-	if e.bytes == nil && len(p) <= chunkBytes/4 {
-		if cap(b.chunk)-len(b.chunk) < len(p) {
-			b.chunk = make([]byte, 0, chunkBytes)
-		}
-		at := len(b.chunk)
-		b.chunk = append(b.chunk, p...)
-		e.bytes = b.chunk[at:]
+	if e.control {
+		e.bytes = append(e.bytes, p...)
 		return
 	}
-	if n := len(e.bytes); n > 0 && n+len(p) <= chunkBytes/4 && cap(b.chunk)-len(b.chunk) >= len(p) && len(b.chunk) > 0 &&
-		&e.bytes[n-1] == &b.chunk[len(b.chunk)-1] {
-		b.chunk = append(b.chunk, p...)
-		e.bytes = b.chunk[len(b.chunk)-n-len(p):]
+	chunk := &b.chunks[0]
+	if !e.message {
+		chunk = &b.chunks[1]
+	}
+	if e.bytes == nil && len(p) <= chunkBytes/4 {
+		if cap(*chunk)-len(*chunk) < len(p) {
+			*chunk = make([]byte, 0, chunkBytes)
+		}
+		at := len(*chunk)
+		*chunk = append(*chunk, p...)
+		e.bytes = (*chunk)[at:]
+		return
+	}
+	if n := len(e.bytes); n > 0 && n+len(p) <= chunkBytes/4 && cap(*chunk)-len(*chunk) >= len(p) && len(*chunk) > 0 &&
+		&e.bytes[n-1] == &(*chunk)[len(*chunk)-1] {
+		*chunk = append(*chunk, p...)
+		e.bytes = (*chunk)[len(*chunk)-n-len(p):]
 		return
 	}
 	e.bytes = append(e.bytes[:len(e.bytes):len(e.bytes)], p...)
@@ -297,6 +307,6 @@ func (b *outbox) purge() (rest bool) {
 	if b.cur >= 0 {
 		b.cur -= b.head
 	}
-	b.head, b.chunk = 0, nil
+	b.head, b.chunks = 0, [2][]byte{}
 	return rest
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -262,4 +263,44 @@ func FuzzOutbox(f *testing.F) {
 			t.Fatalf("%d frames too many, %d are missing, %d counted", len(gotData), missing, c.counts[Backend].Dropped)
 		}
 	})
+}
+
+// TestDropOldestMemory: what is dropped is given back, also when what may not be dropped
+// came between. What waits takes no more memory than it counts for, but for a few chunks
+// and what lists and the allocator round up.
+func TestDropOldestMemory(t *testing.T) {
+	const most = 64 << 10
+	message := fr(Backend, ws.OpBinary, true, make([]byte, 800))
+	fragments := append(fr(Backend, ws.OpBinary, false, []byte("begin")), fr(Backend, ws.OpContinuation, true, []byte("end"))...)
+	for _, tt := range []struct {
+		name  string
+		stays []byte // comes between messages
+	}{
+		{"fragments", fragments},
+		{"pings", fr(Backend, ws.OpPing, true, []byte("ping"))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newConsumer(Options{SlowConsumer: DropOldest, MaxBuffered: most})
+			before := liveHeap()
+			for !c.Full(Client) {
+				for range 5 {
+					c.push(message)
+				}
+				c.push(tt.stays)
+			}
+			if grown := liveHeap() - before; grown > 2*most+3*chunkBytes {
+				t.Errorf("%d bytes wait and take %d of memory", c.Queued(Client), grown)
+			}
+			runtime.KeepAlive(c)
+		})
+	}
+}
+
+// liveHeap is what is alive.
+func liveHeap() int {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
