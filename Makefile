@@ -18,9 +18,9 @@ build: ## bin/tidegate
 test: ## every test, with the race detector; builds or installs what they need
 	test/run.sh -race ./...
 # The detector keeps memory of its own, so that only a run without it shows what a
-# thousand reloads or a day of sessions leave behind, and what stopped readers,
+# thousand reloads or a day of sessions leave behind, and what stopped or slow readers,
 # bombs and silent sessions cost.
-	test/run.sh -run '^(TestReloads|TestDay|TestStoppedReaders|TestBombs?|TestBombsWait|TestDeflateMemory.*)$$' ./test
+	test/run.sh -run '^(TestReloads|TestDay|TestStoppedReaders|TestSlowConsumers|TestBombs?|TestBombsWait|TestDeflateMemory.*)$$' ./test
 
 lint: ## format, vet, static analysis, dependencies and other systems
 	test/lint.sh

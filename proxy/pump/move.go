@@ -227,12 +227,13 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 	for !l.failed && !l.shut {
 		if len(segs) == 0 && len(l.queue) > 0 {
 			segs = [][]byte{l.queue}
-			l.queue = nil
+			l.writing, l.queue = cap(l.queue), nil
 		}
 		if len(segs) == 0 && s.relay.Blocked(to) {
 			var out relay.Buffers
 			s.relay.Take(to, takeBytes, &out)
 			if segs = out.Segments(); len(segs) > 0 {
+				l.writing = out.Len()
 				s.relay.Block(to) // they are being written
 			}
 			s.moved.Broadcast()
@@ -245,7 +246,7 @@ func (s *Session) write(to relay.Side, segs [][]byte) {
 		s.mu.Unlock()
 		err := writeOut(l.conn, segs, end)
 		s.mu.Lock()
-		segs = nil
+		segs, l.writing = nil, 0
 		s.account()
 		if err != nil {
 			s.writeFailed(to, err)

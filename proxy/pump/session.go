@@ -40,13 +40,14 @@ type Session struct {
 
 // leg is one side. All but conn is guarded by the session's mutex.
 type leg struct {
-	conn   Conn
-	busy   bool   // somebody writes
-	queue  []byte // goes out behind what is being written
-	shut   bool   // our direction has ended
-	failed bool   // writing has failed: output is discarded
-	ended  bool   // nothing more comes from it
-	err    error
+	conn    Conn
+	busy    bool   // somebody writes
+	writing int    // bytes of the queue, or of the relay's, that are being written
+	queue   []byte // goes out behind what is being written
+	shut    bool   // our direction has ended
+	failed  bool   // writing has failed: output is discarded
+	ended   bool   // nothing more comes from it
+	err     error
 }
 
 // Start begins a session, on two goroutines of its own. It owns the connections from
@@ -118,7 +119,10 @@ func (s *Session) lent(bytes int) {
 
 // account tells Options.Memory what waits to be written. The mutex is held.
 func (s *Session) account() {
-	now := s.relay.Buffered() + cap(s.legs[relay.Client].queue) + cap(s.legs[relay.Backend].queue)
+	now := s.relay.Buffered()
+	for side := range s.legs {
+		now += cap(s.legs[side].queue) + s.legs[side].writing
+	}
 	s.opt.Memory.Add(now - s.told)
 	s.told = now
 }
