@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 test/prepare.sh || exit 1
 mkdir -p .cache
 log=.cache/test.log
-go test -v "$@" >"$log" 2>&1
+# The whole-binary tests take some minutes on two processors with the race detector.
+go test -v -timeout 20m "$@" >"$log" 2>&1
 status=$?
 grep -E '^(ok|FAIL|panic:|[?] )[[:space:]]|no test files' "$log" | grep -v 'no test files'
 if [ "$status" -ne 0 ]; then
