@@ -11,6 +11,6 @@ done
 for package in $(go list ./...); do
   for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
     echo "=== $package $target for $each"
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$each" "$package"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "$each" -fuzzminimizetime 10x "$package"
   done
 done
