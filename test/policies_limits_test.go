@@ -66,8 +66,9 @@ func limitCases() []limitCase {
 		{name: "messages-of-backend", policies: "messages_per_second: 1, message_burst: 3", pass: times(50, few), only: "backend"},
 		{name: "bytes-at-limit", policies: "bytes_per_second: 1, byte_burst: 8", pass: few, only: "client"},
 		{name: "byte-rate", policies: "bytes_per_second: 1, byte_burst: 8", pass: few, bad: words(true, txt, strings.Repeat("x", 60)), code: 1008, reason: "too many bytes", cause: "byte_rate", only: "client"},
-		{name: "byte-rate-second", policies: "bytes_per_second: 1KiB", pass: part(true, bin, 1024), bad: part(true, bin, 8<<10), code: 1008, reason: "too many bytes", cause: "byte_rate", only: "client"},
-		{name: "byte-rate-in-half-a-frame", policies: "bytes_per_second: 1KiB", pass: few, bad: part(true, bin, 100<<10), cut: 500, code: 1008, reason: "too many bytes", cause: "byte_rate", only: "client"},
+		{name: "byte-rate-second", policies: "bytes_per_second: 700", pass: part(true, bin, 700), bad: part(true, bin, 8<<10), code: 1008, reason: "too many bytes", cause: "byte_rate", only: "client"},
+		{name: "byte-rate-in-half-a-frame", policies: "bytes_per_second: 700", // less than is ever read at once of what follows
+			pass: few, bad: part(true, bin, 100<<10), cut: 500, code: 1008, reason: "too many bytes", cause: "byte_rate", only: "client"},
 		{name: "bytes-of-backend", policies: "bytes_per_second: 1KiB, rate_action: close", pass: times(50, part(true, bin, 1024)), only: "backend"},
 	}
 }

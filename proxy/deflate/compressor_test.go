@@ -148,20 +148,6 @@ func TestNewCompressorRefuses(t *testing.T) {
 	}
 }
 
-func TestCompressorAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("with the race detector a sync.Pool forgets at random")
-	}
-	dst, data := make([]byte, 0, 4096), quotes(4096)
-	kinds(func(name string, _ uint8, c Compressor) {
-		if n := testing.AllocsPerRun(20, func() {
-			c.Finish(c.Write(dst, data))
-		}); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
-		}
-	})
-}
-
 // TestMemory measures what the pools are made of. The figures are in the package comment.
 func TestMemory(t *testing.T) {
 	if a, b := unsafe.Sizeof(Compressor{}), unsafe.Sizeof(Inflater{}); a > 16 || b > 8 {

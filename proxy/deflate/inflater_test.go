@@ -312,25 +312,6 @@ func TestTablesAreOneBlocks(t *testing.T) {
 	}
 }
 
-func TestInflaterAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("with the race detector a sync.Pool forgets at random")
-	}
-	dst := make([]byte, 4096)
-	for name, message := range messages(t) {
-		var i Inflater
-		if n := testing.AllocsPerRun(100, func() {
-			for i.Start(message); ; {
-				if _, done, err := i.Next(dst); done || err != nil {
-					return
-				}
-			}
-		}); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
-		}
-	}
-}
-
 // FuzzInflate holds the Inflater against the walker, and against compress/flate as far as
 // that goes.
 func FuzzInflate(f *testing.F) {
