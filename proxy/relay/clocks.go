@@ -11,17 +11,26 @@ import (
 	"github.com/tidegate/tidegate/proxy/frame"
 )
 
-// policies is what the policies of a session know that need to remember something.
+// policies is what the policies of a session know that need to remember something. Nearly
+// all sessions have one, so that what few need is apart.
 type policies struct {
 	wake    time.Duration // Tick is due, for what is not the ending's; 0: not at all
-	clocks  *clocks       // nil without policies that need it
-	rates   *rates        // and so
 	control [numSides]bucket
 	client  heartbeat // its next is 0 where that side is not pinged
+	*rare             // not nil
+}
+
+// rare is what only some policies need.
+type rare struct {
+	clocks  *clocks // nil without policies that need it
+	rates   *rates  // and so
 	backend *heartbeat
 	recoder *recoder // nil without Terminate
 	box     *outbox  // what waits for the client, where that is the relay's; or nil
 }
+
+// nothingRare is shared by sessions that need none of it. It is never changed.
+var nothingRare rare
 
 // beat returns the heartbeat of a side, or nil.
 func (r *Relay) beat(side Side) *heartbeat {
@@ -58,27 +67,32 @@ type clocks struct {
 // Begin starts what goes by time. It is called once, before anything else.
 func (r *Relay) Begin(now time.Duration) {
 	opt := r.opt
-	p := policies{}
+	p := policies{rare: &nothingRare}
+	var some rare
 	if opt.MaxAge > 0 || opt.IdleTimeout > 0 || opt.MessageTimeout > 0 {
-		p.clocks = &clocks{data: now}
+		some.clocks = &clocks{data: now}
 		if opt.MaxAge > 0 {
-			p.clocks.expires = now + spread(opt.MaxAge, opt.MaxAgeJitter)
+			some.clocks.expires = now + spread(opt.MaxAge, opt.MaxAgeJitter)
 		}
 	}
 	if opt.Messages.On() || opt.Bytes.On() {
-		p.rates = new(rates)
+		some.rates = new(rates)
 	}
 	if opt.PingInterval > 0 && opt.Ping[Client] {
 		p.client = newHeartbeat(opt.PingInterval, now)
 	}
 	if opt.PingInterval > 0 && opt.Ping[Backend] {
 		b := newHeartbeat(opt.PingInterval, now)
-		p.backend = &b
+		some.backend = &b
 	}
 	if c := opt.Compression; c.Mode == Terminate {
-		p.recoder = &recoder{compressor: deflate.NewCompressor(c.Level, c.WindowBits)}
+		some.recoder = &recoder{compressor: deflate.NewCompressor(c.Level, c.WindowBits)}
 	}
-	if p != (policies{}) || opt.ControlFrames.On() || opt.SlowConsumer != Backpressure {
+	if some != nothingRare || opt.SlowConsumer != Backpressure {
+		p.rare = new(rare)
+		*p.rare = some
+	}
+	if p.rare != &nothingRare || p.client.next > 0 || opt.ControlFrames.On() {
 		r.pol = &p
 		r.plan()
 	}
