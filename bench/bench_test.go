@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +122,7 @@ func TestConfigurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]string{}
-	for _, s := range settings() {
+	for _, s := range slices.Concat(settings(), policySettings("")[:1], policySettings("")[2:]) {
 		if s.proxy == "direct" {
 			continue
 		}

@@ -20,7 +20,8 @@ import (
 
 // options are the flags.
 type options struct {
-	quick                    bool
+	quick, policies          bool
+	before                   string // another Tidegate, for policies
 	only, proxies            *regexp.Regexp
 	rounds                   int
 	out, results             string
@@ -59,6 +60,8 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.quick, "quick", false, "one short round without variants, idle sessions at 1,000 only: to see that it works")
 	f.StringVar(&only, "only", "", "run only the measures whose name matches this expression (list: -only list)")
 	f.StringVar(&proxies, "proxies", "", "run only the proxies whose name matches this expression")
+	f.BoolVar(&o.policies, "policies", false, "measure Tidegate with its policies of sessions off, as they come, and on, instead of other proxies")
+	f.StringVar(&o.before, "before", "", "with -policies: compare with this binary too")
 	f.IntVar(&o.rounds, "rounds", 9, "rounds of the measures under load")
 	f.StringVar(&o.out, "out", "", "write the page (Markdown) to this file; without it, to stdout")
 	f.StringVar(&o.results, "results", "bench/results", "directory for the samples (JSON)")
@@ -106,6 +109,9 @@ func (o *options) check(only, proxies, sessions string) (err error) {
 		}
 		o.sessions, last = append(o.sessions, n), n
 	}
+	if o.before != "" && !o.policies {
+		return &usageError{errors.New("-before goes with -policies")}
+	}
 	if o.notes != "" && o.render == "" {
 		return &usageError{errors.New("-notes goes with -render")}
 	}
@@ -130,7 +136,7 @@ func run(o *options) error {
 		return writePage(o.out, string(notes), r)
 	}
 	if o.only.String() == "list" {
-		for _, m := range measures() {
+		for _, m := range o.measures() {
 			fmt.Printf("%-22s %s\n", m.name, m.title)
 		}
 		return nil
@@ -163,7 +169,26 @@ func run(o *options) error {
 	case err != nil:
 		return err
 	}
+	if o.policies {
+		b.results.policies(os.Stdout, o)
+		return nil
+	}
 	return writePage(o.out, "", b.results)
+}
+
+// measures and settings are those of the run.
+func (o *options) measures() []*measure {
+	if o.policies {
+		return policyMeasures()
+	}
+	return measures()
+}
+
+func (o *options) settings() []*setting {
+	if o.policies {
+		return policySettings(o.before)
+	}
+	return settings()
 }
 
 // pinned is set in the environment of the process that runs on its core.

@@ -12,6 +12,11 @@ import (
 // idle is a measure of sessions that do nothing.
 type idle struct {
 	primer int // each session first sends one message of this size, which comes back
+	// silent clients send nothing at all; only the last number of sessions is measured.
+	silent bool
+	// settle is how long to wait before anything is read, and watch how long CPU time is
+	// counted; 0 is what the options say.
+	settle, watch time.Duration
 }
 
 const (
@@ -47,14 +52,14 @@ func (b *bench) rest(ctx context.Context, m *measure, s *setting) error {
 	defer stop()
 	open := 0
 	for _, n := range b.o.sessions {
-		if m.memory.primer > 0 && n != b.o.sessions[len(b.o.sessions)-1] {
+		if (m.memory.primer > 0 || m.memory.silent) && n != b.o.sessions[len(b.o.sessions)-1] {
 			continue // the growth is known from the others
 		}
 		if err := b.openGroup(ctx, &groups, m, p, n-open); err != nil {
 			return fmt.Errorf("%s through %s: %w", m.name, s.name, err)
 		}
 		open = n
-		if err := b.wait(ctx, b.o.settle); err != nil {
+		if err := b.wait(ctx, b.o.longer(b.o.settle, m.memory.settle)); err != nil {
 			return err
 		}
 		held, err := p.memory()
@@ -68,6 +73,14 @@ func (b *bench) rest(ctx context.Context, m *measure, s *setting) error {
 	return nil
 }
 
+// longer returns the time that a measure asks for, if it does and the run is no quick one.
+func (o *options) longer(usual, wanted time.Duration) time.Duration {
+	if o.quick {
+		return usual
+	}
+	return max(usual, wanted)
+}
+
 // keepIdle keeps what n sessions hold, and what they use.
 func (b *bench) keepIdle(ctx context.Context, m *measure, p *proxy, n int, held memory) error {
 	each := func(bytes int64) float64 { return float64(bytes) / float64(n) }
@@ -75,7 +88,7 @@ func (b *bench) keepIdle(ctx context.Context, m *measure, p *proxy, n int, held 
 		valueSessions: float64(n), valueRSS: each(held.rss), valuePSS: each(held.pss),
 		valueSockets: each(held.sockets), valueSlab: each(held.slab)}}
 	if m.memory.primer == 0 {
-		watch := idleWatch
+		watch := b.o.longer(idleWatch, m.memory.watch)
 		if b.o.quick {
 			watch = 3 * time.Second
 		}
@@ -102,7 +115,7 @@ func (b *bench) openGroup(ctx context.Context, groups *sync.WaitGroup, m *measur
 	opened, failed := make(chan struct{}), make(chan error, 1)
 	o := load.Options{URL: p.url(m.secure), TLS: b.tls(), Mode: load.Idle, Connections: n, Size: m.memory.primer,
 		Ping: idlePing, Duration: time.Hour, Timeout: time.Minute}
-	if m.memory.primer > 0 {
+	if m.memory.primer > 0 || m.memory.silent {
 		o.Ping = 0
 	}
 	var once sync.Once

@@ -36,7 +36,7 @@ func newBench(ctx context.Context, o *options) (b *bench, err error) {
 	}()
 	var programs []string
 	for name, path := range map[string]string{"haproxy": o.haproxy, "nginx": o.nginx} {
-		if o.proxies.MatchString(name) {
+		if o.proxies.MatchString(name) && !o.policies {
 			programs = append(programs, path)
 		}
 	}
@@ -105,7 +105,7 @@ func (b *bench) close() {
 // all runs the measures under load in rounds, then those of idle sessions.
 func (b *bench) all(ctx context.Context) error {
 	var loaded, resting []*measure
-	for _, m := range measures() {
+	for _, m := range b.o.measures() {
 		switch {
 		case !b.o.only.MatchString(m.name):
 		case m.memory != nil:
@@ -135,7 +135,7 @@ func (b *bench) all(ctx context.Context) error {
 
 // chosen are the settings to try with a measure; a quick run tries no variants.
 func (b *bench) chosen(m *measure) (some []*setting) {
-	for _, s := range settings() {
+	for _, s := range b.o.settings() {
 		if b.o.proxies.MatchString(s.proxy) && (s.where == nil || s.where(m) && !b.o.quick) {
 			some = append(some, s)
 		}

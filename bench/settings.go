@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"fmt"
@@ -24,6 +25,9 @@ type setting struct {
 	// of the templates
 	BufSize                        int
 	EdgeTriggered, Splice, NoDelay bool
+	WebSocket                      string // policies of the route, empty: the defaults
+	// binary is run instead of Tidegate's.
+	binary string
 	// where says for which measures a variant is worth trying; nil: all.
 	where func(*measure) bool
 }
@@ -103,7 +107,7 @@ func (b *bench) startProxy(ctx context.Context, s *setting) (p *proxy, err error
 	args := map[string][]string{
 		"haproxy":  {b.o.haproxy, "-db", "-f", config},
 		"nginx":    {b.o.nginx, "-p", dir, "-c", config},
-		"tidegate": {b.o.tidegate, "run", "--config", config},
+		"tidegate": {cmp.Or(s.binary, b.o.tidegate), "run", "--config", config},
 	}[s.proxy]
 	if p.process, err = start(s.name, b.o.proxyCore, args...); err != nil {
 		return nil, err
