@@ -86,6 +86,8 @@ var layers = []struct {
 	{"internal/metrics", []string{"internal/histogram"}},
 	{"internal/health", []string{"balance"}},
 	{"internal/cli", []string{"internal/admin"}},
+	{"internal/admin", []string{"internal/closecode"}},
+	{"internal/config", []string{"internal/closecode"}},
 	{"internal/...", nil},
 	{"cmd/...", []string{"proxy/...", "balance", "discovery/...", "tls", "internal/..."}},
 }

@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/tidegate/tidegate/internal/closecode"
 )
 
 // DefaultCloseCode is the code of a session closed through the API when none is asked
@@ -13,13 +15,10 @@ const DefaultCloseCode = 1008
 const maxReasonBytes = 125 - 2
 
 // CheckClose returns an ErrBadCode or ErrBadReason unless an endpoint may send a Close
-// with this code and reason (RFC 6455 §7.4). 1004, 1005, 1006 and 1015 must not stand
-// in a frame; those below 3000 that no standard defines must not either.
+// with this code and reason.
 func CheckClose(code int, reason string) error {
-	switch {
-	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
-	default:
-		return fmt.Errorf("%w %d: want 1000-1003, 1007-1014 or 3000-4999", ErrBadCode, code)
+	if !closecode.Sendable(code) {
+		return fmt.Errorf("%w %d: want %s", ErrBadCode, code, closecode.Ranges)
 	}
 	if len(reason) > maxReasonBytes {
 		return fmt.Errorf("%w: %d bytes, %d fit into a Close frame", ErrBadReason, len(reason), maxReasonBytes)

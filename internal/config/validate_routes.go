@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/tidegate/tidegate/internal/closecode"
 )
 
 func (v *validator) validateRoutes() {
@@ -283,8 +285,8 @@ func (v *validator) validateWebSocket(path string, w WebSocket) {
 			v.add(at, "%s does nothing without %s", c.key, c.needs)
 		}
 	}
-	if at := join(path, "slow_consumer_code"); v.given(at) && v.usable(at) && !sendable(w.SlowConsumerCode) {
-		v.fail(at, "%d is no code that may be sent (RFC 6455 §7.4: 1000-1003, 1007-1014, 3000-4999)", w.SlowConsumerCode)
+	if at := join(path, "slow_consumer_code"); v.given(at) && v.usable(at) && !closecode.Sendable(w.SlowConsumerCode) {
+		v.fail(at, "%d is no code that may be sent: want %s", w.SlowConsumerCode, closecode.Ranges)
 	}
 	if at := join(path, "slow_consumer"); w.SlowConsumer != "backpressure" && w.MaxBuffered == 0 && v.usable(at) && v.usable(join(path, "max_buffered")) {
 		v.add(at, "slow_consumer: %s needs max_buffered above 0", w.SlowConsumer)
@@ -296,11 +298,6 @@ func (v *validator) validateWebSocket(path string, w WebSocket) {
 	if at := join(path, "ping_interval"); w.PingInterval == 0 && w.Ping != "none" && v.given(at) && v.usable(at) {
 		v.add(at, "ping_interval 0 contradicts ping: %s (to send no pings, set ping: none)", w.Ping)
 	}
-}
-
-// sendable reports whether a code may stand in a Close frame (RFC 6455 §7.4).
-func sendable(code int) bool {
-	return code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999
 }
 
 func (v *validator) validateSizes(path string, w WebSocket) {
