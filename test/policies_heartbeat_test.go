@@ -145,7 +145,7 @@ func TestSlowReaders(t *testing.T) {
 	}
 	var sets []policySet
 	for _, x := range cases {
-		sets = append(sets, policySet{x.name, fmt.Sprintf("ping: %s, ping_interval: 300ms, pong_timeout: 500ms", pickOf(x.upstream, "client", "backend")), true})
+		sets = append(sets, policySet{x.name, fmt.Sprintf("ping: %s, ping_interval: 400ms, pong_timeout: 1500ms", pickOf(x.upstream, "client", "backend")), true})
 	}
 	data := noise(16 << 20)
 	onEngines(t, sets, func(t *testing.T, e *policyEdge) {
