@@ -14,8 +14,9 @@ type Backend struct {
 	Live *Live
 }
 
-// State says whether a backend takes new sessions, and if not, why. The zero value
-// is StateUp.
+// State says whether a backend takes new sessions, and if not, why. It follows from what
+// discovery, the operator and the health checks say of the backend, see [Mark]: the
+// weightiest of them gives it its name.
 type State uint32
 
 const (
@@ -25,7 +26,7 @@ const (
 	StateSlowStart
 	// StateDraining takes none; those that it has leave at a pace.
 	StateDraining
-	// StateEjected takes none: health checks took it out.
+	// StateEjected takes none, unless too few others are left: health checks took it out.
 	StateEjected
 	// StateDown takes none: discovery says that it does not work.
 	StateDown
@@ -45,8 +46,23 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// Eligible reports whether a backend in this state takes new sessions.
-func (s State) Eligible() bool { return s == StateUp || s == StateSlowStart }
+// Mark is what somebody other than discovery has found out or decided about a backend.
+// Marks are set apart from each other, so that nobody undoes another's decision, and stay
+// while sets come and go.
+type Mark uint64
+
+const (
+	// Drained: an operator had the backend drained.
+	Drained Mark = 1 << (iota + markShift)
+	// Failing: active probes do not get the answer that they want.
+	Failing
+	// Outlier: what happened to its sessions is out of line.
+	Outlier
+	// Warming: it is new, or back, and gets fewer sessions than its weight says.
+	Warming
+	// Panicking: so few are left in the pool that neither Failing nor Outlier counts.
+	Panicking
+)
 
 // FailureKind is what went wrong with a backend, as counted by [Live.Fail].
 type FailureKind uint8
@@ -150,20 +166,25 @@ func (l *Live) Picks() uint64 { return l.picks.Load() }
 // State returns the present state.
 func (l *Live) State() State { return word(l.word.Load()).state() }
 
-// Transition moves the backend from one state to another and reports whether it was
-// in the former. Health uses it, so that its word never overrides a removal that
-// happened meanwhile. States that discovery decides are written by the [Registry].
-func (l *Live) Transition(from, to State) bool {
+// Set sets a mark, or takes it away, and reports whether that changed anything. Each mark
+// has one party that sets it.
+func (l *Live) Set(m Mark, on bool) (changed bool) {
 	for {
 		w := word(l.word.Load())
-		if w.state() != from {
+		if w.has(m) == on {
 			return false
 		}
-		if l.swap(w, w.withState(to)) {
+		if l.swap(w, w^word(m)) {
 			return true
 		}
 	}
 }
+
+// Has reports whether a mark is set.
+func (l *Live) Has(m Mark) bool { return word(l.word.Load()).has(m) }
+
+// Eligible reports whether the backend takes new sessions.
+func (l *Live) Eligible() bool { return word(l.word.Load()).eligible() }
 
 // Fail counts one failure. It changes nothing else: what follows from failures is
 // the business of health. It panics on a kind that does not exist.
@@ -173,11 +194,11 @@ func (l *Live) Fail(kind FailureKind) { l.failures[kind].Add(1) }
 // that does not exist.
 func (l *Live) Failures(kind FailureKind) uint64 { return l.failures[kind].Load() }
 
-// setState writes the state whatever it was.
-func (l *Live) setState(to State) {
+// stand writes what discovery says.
+func (l *Live) stand(to standing) {
 	for {
 		w := word(l.word.Load())
-		if l.swap(w, w.withState(to)) {
+		if l.swap(w, w&^(standingMask<<standingShift)|word(to)<<standingShift) {
 			return
 		}
 	}
@@ -214,24 +235,53 @@ func (l *Live) reserveAt(load int64) bool {
 func (l *Live) swap(from, to word) bool { return l.word.CompareAndSwap(uint64(from), uint64(to)) }
 
 // word packs what must change or be read as one: from the lowest bit 28 bits of
-// reservations in flight, 28 of sessions, 8 of state.
+// reservations in flight, 28 of sessions, 2 of what discovery says, 5 of marks.
 type word uint64
 
 const (
-	countBits  = 28
-	stateShift = 2 * countBits
-	countMask  = 1<<countBits - 1
+	countBits     = 28
+	countMask     = 1<<countBits - 1
+	standingShift = 2 * countBits
+	standingMask  = 3
+	markShift     = standingShift + 2
 
 	oneInFlight word = 1
 	oneSession  word = 1 << countBits
 )
 
-func (w word) inFlight() int64 { return int64(w & countMask) }
-func (w word) sessions() int64 { return int64(w >> countBits & countMask) }
-func (w word) load() int64     { return w.inFlight() + w.sessions() }
-func (w word) state() State    { return State(w >> stateShift) }
+// standing is what discovery says of a backend.
+type standing uint8
 
-func (w word) withState(s State) word { return w&(1<<stateShift-1) | word(s)<<stateShift }
+const (
+	present standing = iota
+	maintained
+	broken
+	removed
+)
+
+func (w word) inFlight() int64    { return int64(w & countMask) }
+func (w word) sessions() int64    { return int64(w >> countBits & countMask) }
+func (w word) load() int64        { return w.inFlight() + w.sessions() }
+func (w word) standing() standing { return standing(w >> standingShift & standingMask) }
+func (w word) has(m Mark) bool    { return w&word(m) != 0 }
+
+func (w word) state() State {
+	switch standing := w.standing(); {
+	case standing == removed:
+		return StateRemoved
+	case standing == maintained || w.has(Drained):
+		return StateDraining
+	case standing == broken:
+		return StateDown
+	case w.has(Failing | Outlier):
+		return StateEjected
+	case w.has(Warming):
+		return StateSlowStart
+	}
+	return StateUp
+}
 
 // eligible also bounds the load, so that neither count can run into its neighbour.
-func (w word) eligible() bool { return w.state().Eligible() && w.load() < countMask }
+func (w word) eligible() bool {
+	return w.standing() == present && !w.has(Drained) && (!w.has(Failing|Outlier) || w.has(Panicking)) && w.load() < countMask
+}

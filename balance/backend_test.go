@@ -69,26 +69,47 @@ func TestLiveCountsStayApartAtTheirLimit(t *testing.T) {
 	}
 }
 
-func TestLiveTransition(t *testing.T) {
-	var l Live
-	l.reserve()
-	for _, step := range []struct {
-		from, to State
-		done     bool
-		now      State
+// Who takes new sessions is decided by all that speak of a backend; the state names the
+// weightiest.
+func TestMarks(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		standing standing
+		marks    Mark
+		state    State
+		eligible bool
 	}{
-		{StateDown, StateUp, false, StateUp},
-		{StateUp, StateEjected, true, StateEjected},
-		{StateUp, StateDraining, false, StateEjected},
-		{StateEjected, StateSlowStart, true, StateSlowStart},
-		{StateSlowStart, StateUp, true, StateUp},
+		{"nothing", present, 0, StateUp, true},
+		{"new", present, Warming, StateSlowStart, true},
+		{"failing", present, Failing | Warming, StateEjected, false},
+		{"outlier", present, Outlier, StateEjected, false},
+		{"too few left", present, Failing | Outlier | Panicking, StateEjected, true},
+		{"drained", present, Drained | Warming, StateDraining, false},
+		{"drained when too few are left", present, Drained | Outlier | Panicking, StateDraining, false},
+		{"maintenance", maintained, Failing, StateDraining, false},
+		{"maintenance when too few are left", maintained, Failing | Panicking, StateDraining, false},
+		{"down", broken, 0, StateDown, false},
+		{"down when too few are left", broken, Panicking, StateDown, false},
+		{"down and drained", broken, Drained, StateDraining, false},
+		{"removed", removed, Drained | Failing | Panicking, StateRemoved, false},
 	} {
-		if done := l.Transition(step.from, step.to); done != step.done || l.State() != step.now {
-			t.Errorf("%v to %v: %v, now %v; want %v, %v", step.from, step.to, done, l.State(), step.done, step.now)
+		var l Live
+		l.reserve()
+		l.stand(c.standing)
+		for m := Drained; m <= Panicking; m <<= 1 {
+			if l.Set(m, c.marks&m != 0) != (c.marks&m != 0) || l.Set(m, c.marks&m != 0) || l.Has(m) != (c.marks&m != 0) {
+				t.Errorf("%s: mark %x is %v", c.name, m, l.Has(m))
+			}
 		}
-	}
-	if l.InFlight() != 1 || l.Sessions() != 0 {
-		t.Errorf("states changed the counts: %d in flight, %d sessions", l.InFlight(), l.Sessions())
+		if l.State() != c.state || l.Eligible() != c.eligible {
+			t.Errorf("%s: %v, eligible %v; want %v, %v", c.name, l.State(), l.Eligible(), c.state, c.eligible)
+		}
+		if l.stand(present); l.InFlight() != 1 || l.Sessions() != 0 {
+			t.Errorf("%s: marks changed the counts: %d in flight, %d sessions", c.name, l.InFlight(), l.Sessions())
+		}
+		if l.reserve() != l.Eligible() {
+			t.Errorf("%s: it was reserved, or not, against its word", c.name)
+		}
 	}
 }
 
@@ -115,9 +136,6 @@ func TestWords(t *testing.T) {
 	for s, want := range states {
 		if s.String() != want {
 			t.Errorf("state %d is %q, want %q", s, s, want)
-		}
-		if eligible := s == StateUp || s == StateSlowStart; s.Eligible() != eligible {
-			t.Errorf("%v eligible: %v", s, s.Eligible())
 		}
 	}
 	kinds := map[FailureKind]string{
@@ -157,7 +175,7 @@ func TestLiveConcurrently(t *testing.T) {
 					l.Close()
 				}
 				if g == 0 {
-					l.Transition(l.State(), State(i%int(numStates)))
+					l.setState(State(i % int(numStates)))
 				}
 				if l.Load() < 0 || l.Load() > 8 {
 					t.Errorf("load %d of 8 goroutines", l.Load())

@@ -173,7 +173,7 @@ func checkBound(t *testing.T, set *Set, factor float64, b *Backend) {
 	var load int64
 	var weight int
 	for _, other := range set.Backends() {
-		if other.Weight > 0 && other.Live.State().Eligible() {
+		if other.Weight > 0 && other.Live.Eligible() {
 			load += other.Live.Load()
 			weight += other.Weight
 		}

@@ -17,9 +17,10 @@
 //     set or a policy. Weight, tags, address, policy and configuration may change and
 //     the backend may leave and return: the counts stay. It is forgotten when it has
 //     left and its last session or dial in flight has ended.
-//   - State and counts of a backend change in one atomic word, so that a reservation
-//     is never placed on a backend that has stopped to take sessions: after a state
-//     was written, no pick of any picker, old or new, lands on that backend.
+//   - What discovery says, the marks of operator and health, and the counts of a backend
+//     are one atomic word, so that a reservation is never placed on a backend that has
+//     stopped to take sessions: after that was written, no pick of any picker, old or
+//     new, lands on it. Nobody overwrites what another party has said.
 //   - Sets and pickers are immutable. What changes between two sets (state, counts)
 //     is read at the time of the pick, so health can act without a new set.
 //   - Pick takes no lock, allocates nothing, and may be called by any goroutine.

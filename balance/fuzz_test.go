@@ -95,12 +95,10 @@ func (m *model) transition(b byte) {
 		return
 	}
 	l := all[int(b>>4)%len(all)].Live
-	from := l.State()
-	if from == StateRemoved {
-		return // health leaves those alone
-	}
-	if to := State(b % uint8(StateRemoved)); !l.Transition(from, to) || l.State() != to {
-		m.t.Fatalf("no transition from %v to %v", from, to)
+	mark, on := []Mark{Drained, Failing, Outlier, Warming, Panicking}[b%5], b&8 != 0
+	before := l.Has(mark)
+	if changed := l.Set(mark, on); changed != (before != on) || l.Has(mark) != on {
+		m.t.Fatalf("mark %x: was %v, set %v changed %v", mark, before, on, changed)
 	}
 }
 
@@ -115,7 +113,7 @@ func (m *model) pick(b byte) {
 	}
 	eligible, untried := 0, 0
 	for _, c := range p.set.Backends() {
-		if c.Weight > 0 && c.Live.State().Eligible() {
+		if c.Weight > 0 && c.Live.Eligible() {
 			eligible++
 			if !slices.ContainsFunc(r.Tried, func(o *Backend) bool { return o.Live == c.Live }) {
 				untried++
@@ -134,7 +132,7 @@ func (m *model) pick(b byte) {
 		}
 	case err != nil:
 		m.t.Fatalf("%d eligible and untried: %v", untried, err)
-	case !slices.Contains(p.set.Backends(), got), got.Weight <= 0, !got.Live.State().Eligible(),
+	case !slices.Contains(p.set.Backends(), got), got.Weight <= 0, !got.Live.Eligible(),
 		slices.ContainsFunc(r.Tried, func(o *Backend) bool { return o.Live == got.Live }):
 		m.t.Fatalf("picked %+v, %v", got.Instance, got.Live.State())
 	default:

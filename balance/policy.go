@@ -154,7 +154,7 @@ func refusal(entrants []entrant, r *Request) error {
 		return ErrNoBackend
 	}
 	for i := range entrants {
-		if entrants[i].live.State().Eligible() {
+		if entrants[i].live.Eligible() {
 			return ErrAllTried
 		}
 	}

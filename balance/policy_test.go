@@ -236,7 +236,7 @@ func TestStateIsReadWhenPicking(t *testing.T) {
 			a := set.Backends()[0].Live
 			a.setState(state)
 			counts := countPicks(t, set, p, 300)
-			if picked := counts[0] > 0; picked != state.Eligible() {
+			if picked := counts[0] > 0; picked != a.Eligible() {
 				t.Errorf("%v: picked %d times", state, counts[0])
 			}
 			if counts[1] == 0 || counts[2] == 0 {

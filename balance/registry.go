@@ -38,10 +38,9 @@ func NewRegistry() *Registry {
 // several with one ID the first counts. It does not keep or change the slice, but
 // shares what the instances point to.
 //
-// What discovery says becomes the state of a backend when it is new, when it returns
-// and when its status has changed. As long as its status stays the same, its state is
-// left alone, so that a set that changes for another reason does not undo what health
-// or an operator decided in between. Backends that are gone become StateRemoved.
+// What discovery says of a backend stands beside its marks, so that a set that changes does
+// not undo what health or an operator decided in between. Backends that are gone become
+// StateRemoved.
 func (r *Registry) Update(instances []discovery.Instance) *Set {
 	sorted := discovery.NewSnapshot(0, slices.Clone(instances)).Instances
 	next := &Set{backends: make([]*Backend, 0, len(sorted))}
@@ -57,7 +56,7 @@ func (r *Registry) Update(instances []discovery.Instance) *Set {
 	}
 	for id, b := range r.present {
 		if present[id] == nil {
-			b.Live.setState(StateRemoved)
+			b.Live.stand(removed)
 			r.left[id] = b
 		}
 	}
@@ -83,41 +82,38 @@ func (r *Registry) Backends() []*Backend {
 	return all
 }
 
-// live returns the live state for an instance of the next set, with its state set.
+// live returns the live state for an instance of the next set.
 func (r *Registry) live(instance discovery.Instance) *Live {
-	if b := r.present[instance.ID]; b != nil {
-		if b.Status != instance.Status {
-			b.Live.setState(stateOf(instance.Status))
-		}
-		return b.Live
-	}
 	live := &Live{}
-	if b := r.left[instance.ID]; b != nil {
+	if b := r.present[instance.ID]; b != nil {
+		live = b.Live
+	} else if b := r.left[instance.ID]; b != nil {
 		live = b.Live
 		delete(r.left, instance.ID)
 	}
-	live.setState(stateOf(instance.Status))
+	live.stand(standingOf(instance.Status))
 	return live
 }
 
 // forget drops the removed backends that nothing uses any more. They cannot come back
 // to life in between: a removed backend takes no reservation, so its load only falls,
-// and forgetting at the next look is the same as forgetting at once.
+// and forgetting at the next look is the same as forgetting at once. One that an operator
+// had drained is kept, with its mark, in case it comes back.
 func (r *Registry) forget() {
 	for id, b := range r.left {
-		if b.Live.Load() == 0 {
+		if b.Live.Load() == 0 && !b.Live.Has(Drained) {
 			delete(r.left, id)
 		}
 	}
 }
 
-// stateOf translates discovery's word. A status that is not known takes no sessions.
-func stateOf(status discovery.Status) State {
+// standingOf translates discovery's word. A status that is not known takes no sessions.
+func standingOf(status discovery.Status) standing {
 	switch status {
 	case discovery.Up:
-		return StateUp
+		return present
 	case discovery.Maintenance:
-		return StateDraining
+		return maintained
 	}
-	return StateDown
+	return broken
 }

@@ -109,8 +109,9 @@ func TestStatusBecomesState(t *testing.T) {
 		{"new and leaving", []discovery.Status{discovery.Maintenance}, StateUp, StateDraining},
 		{"new and unknown", []discovery.Status{77}, StateUp, StateDown},
 		{"goes down", []discovery.Status{discovery.Up, discovery.Down}, StateUp, StateDown},
-		{"comes back", []discovery.Status{discovery.Down, discovery.Up}, StateDown, StateUp},
+		{"comes back", []discovery.Status{discovery.Down, discovery.Up}, StateUp, StateUp},
 		{"leaves while ejected", []discovery.Status{discovery.Up, discovery.Maintenance}, StateEjected, StateDraining},
+		{"is ejected over a maintenance", []discovery.Status{discovery.Maintenance, discovery.Up}, StateEjected, StateEjected},
 		{"unchanged keeps an ejection", []discovery.Status{discovery.Up, discovery.Up}, StateEjected, StateEjected},
 		{"unchanged keeps a slow start", []discovery.Status{discovery.Up, discovery.Up}, StateSlowStart, StateSlowStart},
 		{"unchanged keeps a drain", []discovery.Status{discovery.Up, discovery.Up}, StateDraining, StateDraining},
@@ -246,5 +247,24 @@ func TestRegistryConcurrently(t *testing.T) {
 	}
 	if left := r.Backends(); len(left) != 0 {
 		t.Errorf("still listed: %v", idsOf(left))
+	}
+}
+
+// A backend that an operator has drained and that goes and comes back is drained still.
+func TestDrainedBackendReturnsDrained(t *testing.T) {
+	r := NewRegistry()
+	l := r.Update(instances("a")).Backends()[0].Live
+	l.Set(Drained, true)
+	r.Update(nil)
+	if state := l.State(); state != StateRemoved {
+		t.Errorf("it left and is %v", state)
+	}
+	b := r.Update(instances("a")).Backends()[0]
+	if b.Live != l || b.Live.State() != StateDraining {
+		t.Errorf("it came back %v", b.Live.State())
+	}
+	r.Update(nil)
+	if l.Set(Drained, false); len(r.Backends()) != 0 {
+		t.Error("it is not forgotten when nobody drains it any more")
 	}
 }
