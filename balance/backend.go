@@ -106,10 +106,11 @@ func (k FailureKind) String() string {
 type Live struct {
 	word     atomic.Uint64 // state and counts, see word
 	picks    atomic.Uint64
+	cold     atomic.Uint32 // 65536ths of its share that it does without, see Warm
 	failures [NumFailureKinds]atomic.Uint64
-	// The fields fill 64 bytes. Twice that keeps neighbours apart also where the
-	// processor fetches cache lines in pairs or has lines of 128 bytes.
-	_ [64]byte
+	// Twice 64 bytes keep neighbours apart also where the processor fetches cache lines in
+	// pairs or has lines of 128 bytes.
+	_ [56]byte
 }
 
 // Open turns a reservation into a session.
@@ -182,6 +183,16 @@ func (l *Live) Set(m Mark, on bool) (changed bool) {
 
 // Has reports whether a mark is set.
 func (l *Live) Has(m Mark) bool { return word(l.word.Load()).has(m) }
+
+// Warm says which share of the sessions that its weight stands for the backend is to get,
+// above 0 and up to 1. Below 1 it is Warming.
+func (l *Live) Warm(share float64) {
+	l.cold.Store(uint32((1 - share) * (1 << 16)))
+	l.Set(Warming, share < 1)
+}
+
+// Warmth returns the share that Warm has set, at first 1.
+func (l *Live) Warmth() float64 { return 1 - float64(l.cold.Load())/(1<<16) }
 
 // Eligible reports whether the backend takes new sessions.
 func (l *Live) Eligible() bool { return word(l.word.Load()).eligible() }

@@ -555,7 +555,7 @@ func TestEcho(t *testing.T) {
 	}
 	e.eventually("the session is listed", func() bool {
 		got := e.Sessions(nil)
-		return len(got) == 1 && got[0].Backend.Live.Sessions() == 1
+		return len(got) == 1 && got[0].Backend().Live.Sessions() == 1
 	})
 	c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second))
 	if _, _, err := c.ReadMessage(); !websocket.IsCloseError(err, 1000) {

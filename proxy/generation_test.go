@@ -444,7 +444,7 @@ func TestBackendReturns(t *testing.T) {
 	if live.Sessions() != 2 || e.backend().Live != live {
 		t.Errorf("%d sessions, want 2", live.Sessions())
 	}
-	if got := e.session(c2).Backend.Addr; got != second {
+	if got := e.session(c2).Backend().Addr; got != second {
 		t.Errorf("the new session goes to %s", got)
 	}
 	c.alive()

@@ -64,7 +64,7 @@ func TestSameKeySameBackend(t *testing.T) {
 		var first string
 		for range 3 {
 			c := e.open("/", "X-Forwarded-For: "+client)
-			id := e.session(c).Backend.ID
+			id := e.session(c).Backend().ID
 			if first == "" {
 				first = id
 			}

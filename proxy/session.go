@@ -29,10 +29,9 @@ func (s State) String() string { return [...]string{"open", "closing", "closed"}
 
 // Session is one client WebSocket and its upstream leg. There may be a million of them, so
 // it holds what sessions do not share, and that packed; Info unpacks it. All of it but the
-// state is fixed when it opens.
+// state and the backend is fixed when it opens.
 type Session struct {
-	Backend *balance.Backend
-
+	backend  atomic.Pointer[balance.Backend]
 	place    *place
 	engine   engine.Session // set before the session can be found
 	number   uint64
@@ -66,10 +65,11 @@ type SessionInfo struct {
 // newSession packs what is known of a session but for its ID and the time, and without
 // what its place knows.
 func newSession(p *place, b *balance.Backend, i *SessionInfo) *Session {
-	s := &Session{place: p, Backend: b, number: p.srv.ids.new(), opened: time.Since(p.srv.started), client: i.Client}
+	s := &Session{place: p, number: p.srv.ids.new(), opened: time.Since(p.srv.started), client: i.Client}
 	if ip := i.ClientIP; ip != i.Client.Addr() {
 		s.clientIP = &ip // of its own, so that no more of i stays than that
 	}
+	s.backend.Store(b)
 	end := 0
 	for k, text := range []string{i.Host, i.Path, i.Subprotocol} {
 		end += len(text)
@@ -92,6 +92,9 @@ func (s *Session) ID() string { return sessionID(s.number) }
 
 // Number returns what the ID is made of; see [SessionNumber].
 func (s *Session) Number() uint64 { return s.number }
+
+// Backend returns the session's backend.
+func (s *Session) Backend() *balance.Backend { return s.backend.Load() }
 
 // Route returns the name of the session's route.
 func (s *Session) Route() string { return s.place.route }
@@ -143,7 +146,7 @@ func (o *observed) Done(res engine.Result) {
 	s := (*Session)(o)
 	s.state.Store(uint32(StateClosed))
 	if res.Cause == relay.BackendGone {
-		s.Backend.Live.Fail(balance.FailureAborted)
+		s.Backend().Live.Fail(balance.FailureAborted)
 	}
 	code := uint16(res.Code)
 	if res.Code == ws.StatusAbnormalClosure {
@@ -154,7 +157,7 @@ func (o *observed) Done(res engine.Result) {
 	p.stats.SessionDuration.Observe(s.age().Seconds())
 	p.stats.leave(p.listener)
 	s.logEnd(res)
-	s.Backend.Live.Close()
+	s.Backend().Live.Close()
 	p.limits.release(s.ClientIP())
 	p.srv.sessions.remove(s)
 }
@@ -197,7 +200,7 @@ func (s *Session) logEnd(res engine.Result) {
 
 func (s *Session) fields(i *SessionInfo, more ...zap.Field) []zap.Field {
 	return append([]zap.Field{zap.String("session", i.ID), zap.String("listener", i.Listener), zap.String("route", i.Route),
-		zap.String("pool", i.Pool), zap.String("backend", s.Backend.ID), zap.Stringer("client", i.Client),
+		zap.String("pool", i.Pool), zap.String("backend", s.Backend().ID), zap.Stringer("client", i.Client),
 		zap.Stringer("client_ip", i.ClientIP), zap.String("request_id", i.RequestID)}, more...)
 }
 

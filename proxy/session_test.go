@@ -187,7 +187,7 @@ func checkEnd(t *testing.T, e *testEdge, s *Session, key CloseKey, cause string,
 	if len(opened) != 1 || len(ended) != 1 {
 		t.Fatalf("%d lines at the opening, %d at the end", len(opened), len(ended))
 	}
-	who := map[string]any{"session": s.ID(), "listener": "edge", "route": "all", "pool": "apps", "backend": s.Backend.ID,
+	who := map[string]any{"session": s.ID(), "listener": "edge", "route": "all", "pool": "apps", "backend": s.Backend().ID,
 		"client": s.Info().Client.String(), "request_id": s.Info().RequestID}
 	what := map[string]any{"messages_upstream": uint64(1), "bytes_upstream": uint64(8), "messages_downstream": uint64(2), "bytes_downstream": uint64(13),
 		"initiator": key.Initiator, "cause": cause}
@@ -316,7 +316,7 @@ func TestSessionsAreListed(t *testing.T) {
 		t.Errorf("found %v", s)
 	}
 	first := e.Pools()[0].Backends[0]
-	half := e.Sessions(func(s *Session) bool { return s.Backend.ID == first.ID })
+	half := e.Sessions(func(s *Session) bool { return s.Backend().ID == first.ID })
 	if n := len(half); n == 0 || n == len(want) || int64(n) != first.Live.Sessions() {
 		t.Errorf("%d sessions of a backend that has %d", n, first.Live.Sessions())
 	}

@@ -91,7 +91,7 @@ func (v view) Sessions(q admin.SessionQuery) (admin.SessionPage, error) {
 		return admin.SessionPage{}, admin.ErrBadCursor
 	}
 	all := v.srv.Sessions(func(s *proxy.Session) bool {
-		return s.Number() > after && (q.Pool == "" || s.Pool() == q.Pool) && (q.Backend == "" || s.Backend.ID == q.Backend) &&
+		return s.Number() > after && (q.Pool == "" || s.Pool() == q.Pool) && (q.Backend == "" || s.Backend().ID == q.Backend) &&
 			(q.Route == "" || s.Route() == q.Route) && (!q.IP.IsValid() || s.ClientIP() == q.IP)
 	})
 	page := admin.SessionPage{}
@@ -116,7 +116,7 @@ func (v view) Session(id string) (admin.Session, bool) {
 
 func sessionView(s *proxy.Session, counts [2]relay.Count) admin.Session {
 	i := s.Info()
-	return admin.Session{ID: i.ID, Route: i.Route, Listener: i.Listener, Pool: i.Pool, Backend: s.Backend.ID, Client: i.Client.String(),
+	return admin.Session{ID: i.ID, Route: i.Route, Listener: i.Listener, Pool: i.Pool, Backend: s.Backend().ID, Client: i.Client.String(),
 		ClientIP: i.ClientIP.String(), State: s.State().String(), Opened: i.Opened, DurationSeconds: time.Since(i.Opened).Seconds(), Subprotocol: i.Subprotocol,
 		Host: i.Host, Path: i.Path, RequestID: i.RequestID,
 		Upstream: trafficView(counts[relay.Client]), Downstream: trafficView(counts[relay.Backend])}
