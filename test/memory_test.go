@@ -54,7 +54,8 @@ func TestMemoryIsReturned(t *testing.T) {
 		return m["go_memstats_heap_idle_bytes"] - m["go_memstats_heap_released_bytes"]
 	}
 	leave := e.rest("wss://"+e.addr("wss")+"/", 300)
-	e.eventually("memory is returned while they are quiet", func() bool { return e.countLog("memory returned") > 0 && idle() < 4<<20 })
+	// Where the collector ran right behind the last handshake there is nothing to return.
+	e.eventually("no memory is free and kept while they are quiet", func() bool { return idle() < 4<<20 })
 	before := e.countLog("memory returned")
 	leave()
 	e.eventually("memory is returned after they have ended", func() bool { return e.countLog("memory returned") > before })
