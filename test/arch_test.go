@@ -85,9 +85,9 @@ var layers = []struct {
 	{"tls", nil},
 	{"internal/metrics", []string{"internal/histogram"}},
 	{"internal/health", []string{"balance"}},
-	{"internal/cli", []string{"internal/admin"}},
-	{"internal/admin", []string{"internal/closecode"}},
-	{"internal/config", []string{"internal/closecode"}},
+	{"internal/cli", []string{"internal/admin", "internal/scalar"}},
+	{"internal/admin", []string{"internal/closecode", "internal/scalar"}},
+	{"internal/config", []string{"internal/closecode", "internal/scalar"}},
 	{"internal/...", nil},
 	{"cmd/...", []string{"proxy/...", "balance", "discovery/...", "tls", "internal/..."}},
 }
