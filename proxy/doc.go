@@ -26,6 +26,9 @@
 //   - a pick is paid back exactly once: Release when no session came of it, else Open
 //     and, at the end, Close;
 //   - a session holds the values that it opened with, never the generation;
+//   - a backend that is drained has one drain, which lasts until nobody wants it any more; its
+//     goroutine lives as long as sessions are left, and Shutdown stops it before it closes
+//     what is left by its own pace;
 //   - a fault of one listener, pool or session is confined to it.
 //
 // The package knows neither YAML, nor Prometheus, nor the admin API: settings are plain

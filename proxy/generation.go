@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +33,7 @@ type Generation struct {
 	table     *table
 	routes    []*route
 	pools     []*poolView
+	former    []*pool // which the configuration does not have and which may have sessions
 	endpoints []*endpoint
 }
 
@@ -107,7 +110,7 @@ func (n *Next) prepare(settings Settings) error {
 		}
 		known := n.srv.pools[p.Name]
 		if known == nil {
-			known = newPool(p.Name, n.srv.log)
+			known = newPool(p.Name, n.srv)
 		}
 		view := &poolView{pool: known, PoolSettings: p, policy: policy}
 		pools[p.Name] = view
@@ -199,16 +202,22 @@ func (n *Next) Commit() *Generation {
 	pools := map[string]*pool{}
 	for _, v := range n.gen.pools {
 		pools[v.Name] = v.pool
-		v.pool.apply(v, s.start)
+		v.pool.apply(v)
 	}
+	for name, p := range s.pools {
+		if pools[name] == nil {
+			n.gen.former = append(n.gen.former, p)
+		}
+	}
+	slices.SortFunc(n.gen.former, func(a, b *pool) int { return strings.Compare(a.name, b.name) })
 	s.memory.SetLimit(n.maxBuffered)
 	s.current.Store(n.gen)
 	s.stats.restore(n.gen.routes)
-	for name, p := range s.pools {
+	for _, p := range n.gen.former {
 		// A pool that is gone is kept while it has sessions: should it come back, their
 		// counts are there.
-		if pools[name] == nil && p.close() {
-			pools[name] = p
+		if p.close() {
+			pools[p.name] = p
 		}
 	}
 	s.pools = pools

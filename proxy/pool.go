@@ -16,6 +16,7 @@ import (
 // pool is what lasts of a pool while configurations and sets of backends come and go.
 type pool struct {
 	name     string
+	srv      *Server
 	log      *zap.Logger
 	registry *balance.Registry
 	connect  *histogram.Histogram // how long it took to reach backends
@@ -25,7 +26,13 @@ type pool struct {
 	slots  []*watch
 	silent chan struct{} // closed when a source has spoken or the pool is gone; nil: one has
 	set    *balance.Set
-	policy balance.Policy
+	view   *poolView // under the last configuration that has it
+	closed bool      // the present one does not have it
+
+	// Backends that are drained, and those that have left and are not forgotten.
+	drains   map[*balance.Live]*drain
+	absences map[*balance.Live]*absence
+	stopped  bool // the edge ends: nothing is drained any more
 }
 
 // watch is one running source of a pool.
@@ -42,14 +49,14 @@ type poolView struct {
 	policy balance.Policy
 }
 
-func newPool(name string, log *zap.Logger) *pool {
-	return &pool{name: name, log: log.With(zap.String("pool", name)), registry: balance.NewRegistry(),
-		connect: histogram.New(histogram.LatencyBounds()...)}
+func newPool(name string, srv *Server) *pool {
+	return &pool{name: name, srv: srv, log: srv.log.With(zap.String("pool", name)), registry: balance.NewRegistry(),
+		connect: histogram.New(histogram.LatencyBounds()...), drains: map[*balance.Live]*drain{}, absences: map[*balance.Live]*absence{}}
 }
 
 // apply brings a pool to new settings: sources that are the same go on, a source that
 // takes another's place leaves that one's set in force until it has spoken.
-func (p *pool) apply(v *poolView, start func(func(context.Context)) context.CancelFunc) {
+func (p *pool) apply(v *poolView) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.slots
@@ -69,12 +76,12 @@ func (p *pool) apply(v *poolView, start func(func(context.Context)) context.Canc
 			w.last = known.Snapshot() // in force from the commit on
 		}
 		p.slots = append(p.slots, w)
-		w.cancel = start(func(ctx context.Context) { p.watch(ctx, w) })
+		w.cancel = p.srv.start(func(ctx context.Context) { p.watch(ctx, w) })
 	}
 	for _, w := range old {
 		w.cancel()
 	}
-	p.policy = v.policy
+	p.view, p.closed = v, false
 	if p.silent == nil && len(p.slots) > 0 && !p.spoken() {
 		p.silent = make(chan struct{})
 	}
@@ -101,15 +108,15 @@ func (p *pool) hear(ctx context.Context) {
 	}
 }
 
-// close ends the sources. The backends count as removed; it reports whether any of them
-// still has sessions.
+// close ends the sources. The backends count as removed, under the last settings that the
+// pool had; it reports whether any of them still has sessions.
 func (p *pool) close() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.slots {
 		w.cancel()
 	}
-	p.slots = nil
+	p.slots, p.closed = nil, true
 	p.rebuild()
 	return len(p.registry.Backends()) > 0
 }
@@ -140,13 +147,14 @@ func (p *pool) rebuild() {
 	merged := discovery.NewSnapshot(0, all)
 	before := p.set
 	p.set = p.registry.Update(merged.Instances)
-	picker := p.policy(p.set)
+	picker := p.view.policy(p.set)
 	p.picker.Store(&picker)
 	if p.silent != nil && (p.spoken() || len(p.slots) == 0) {
 		close(p.silent)
 		p.silent = nil
 	}
 	p.logChange(before)
+	p.reconcile()
 }
 
 func (p *pool) logChange(before *balance.Set) {
@@ -185,13 +193,20 @@ type PoolView struct {
 	// Sources are those that run.
 	Sources []discovery.Source
 	Connect histogram.Snapshot
+	// Drains are those of its backends that are drained, by ID.
+	Drains map[string]DrainView
 }
 
-func (v *poolView) view() PoolView {
-	out := PoolView{Name: v.name, Policy: v.Balance.Policy, Backends: v.registry.Backends(), Connect: v.connect.Snapshot()}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, w := range v.slots {
+// show returns the pool as it stands.
+func (p *pool) show() PoolView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := PoolView{Name: p.name, Policy: p.view.Balance.Policy, Backends: p.registry.Backends(), Connect: p.connect.Snapshot(),
+		Drains: map[string]DrainView{}}
+	for _, d := range p.drains {
+		out.Drains[d.backend.ID] = d.show()
+	}
+	for _, w := range p.slots {
 		out.Sources = append(out.Sources, w.Source)
 		if w.last != nil {
 			out.Index = max(out.Index, w.last.Index)

@@ -31,7 +31,7 @@ func (r *route) place(e *endpoint) *place {
 	p, ok := r.places.Load(e)
 	if !ok {
 		p, _ = r.places.LoadOrStore(e, &place{srv: e.ln.srv, stats: r.stats, limits: e.ln.limits,
-			listener: e.Name, route: r.Name, pool: r.pool.Name})
+			listener: e.Name, route: r.Name, pool: r.pool.Name, endless: r.WebSocket.CloseTimeout == 0})
 	}
 	return p.(*place)
 }

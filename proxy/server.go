@@ -177,12 +177,60 @@ func (s *Server) Counts(all []*Session) [][2]relay.Count {
 	return s.engines.counts(running)
 }
 
-// Pools returns the pools in the order of the configuration.
+// Pools returns the pools in the order of the configuration, and behind them former ones
+// that still have sessions.
 func (s *Server) Pools() []PoolView {
 	gen := s.current.Load()
 	views := make([]PoolView, len(gen.pools))
 	for i, p := range gen.pools {
-		views[i] = p.view()
+		views[i] = p.show()
+	}
+	for _, p := range gen.former {
+		if v := p.show(); len(v.Backends) > 0 {
+			views = append(views, v)
+		}
 	}
 	return views
+}
+
+// pool returns a pool of the present configuration, or a former one that may still have
+// sessions, or nil.
+func (s *Server) pool(name string) *pool {
+	gen := s.current.Load()
+	for _, p := range gen.pools {
+		if p.Name == name {
+			return p.pool
+		}
+	}
+	for _, p := range gen.former {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// Drain drains a backend: it takes no new sessions, and those that it has leave at a pace.
+// One that is drained already goes on at the new pace. Errors are ErrNoPool, ErrNoBackend,
+// ErrStopping and what wraps ErrBadPace.
+func (s *Server) Drain(pool, backend string, asked DrainPace) error {
+	p := s.pool(pool)
+	if p == nil {
+		return ErrNoPool
+	}
+	return p.drain(backend, asked)
+}
+
+// Undrain ends the drain of a backend: no session of it is closed any more when it returns.
+// Errors are ErrNoPool, ErrNoBackend, ErrNotDrained, ErrMaintained and ErrStopping.
+func (s *Server) Undrain(pool, backend string) error {
+	p := s.pool(pool)
+	if p == nil {
+		return ErrNoPool
+	}
+	ended, err := p.undrain(backend)
+	if ended != nil {
+		<-ended.done
+	}
+	return err
 }

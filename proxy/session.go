@@ -49,6 +49,7 @@ type place struct {
 	stats                 *RouteStats
 	limits                *limits
 	listener, route, pool string
+	endless               bool // no close_timeout: the end may take for ever
 }
 
 // SessionInfo is what is known of a session from its beginning on.
@@ -122,6 +123,8 @@ const (
 	WhyShutdown = "shutdown"
 	WhyAPI      = "api"
 	WhyMemory   = "memory"
+	WhyDrain    = "drain"   // its backend was drained
+	WhyRemoved  = "removed" // its backend has left the pool
 )
 
 // Close ends the session with a Close of the edge's: code and reason for the client,

@@ -122,6 +122,11 @@ type PoolSettings struct {
 	HashOn  HashOn
 	// Upstream says how to reach a backend.
 	Upstream UpstreamSettings
+	// Drain says how the sessions of a draining backend leave.
+	Drain DrainSettings
+	// OnRemoved is for those of a backend that has left for longer than RemovalGrace.
+	OnRemoved    RemovalAction
+	RemovalGrace time.Duration
 }
 
 // SourceSettings are one place that announces a pool's instances.

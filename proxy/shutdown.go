@@ -27,6 +27,9 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 
+	for _, p := range pools {
+		p.stopDrains()
+	}
 	for _, ln := range listeners {
 		ln.close()
 	}

@@ -18,7 +18,8 @@ import (
 )
 
 // consulConfig has two pools of one service: apps for the sessions that last, even, which
-// takes turns, for those that show where new ones go.
+// takes turns, for those that show where new ones go. Draining is for TestConsulDrains: here
+// it is so slow that nobody leaves.
 const consulConfig = `
 ADMIN
 shutdown: {drain_window: 0s, deadline: 5s}
@@ -29,7 +30,7 @@ routes:
   - {name: talk, match: {path: /talk}, pool: apps}
   - {name: turns, match: {path: /turns}, pool: even}
 pools:
-  - {name: apps, consul: {address: "CONSUL", service: talk}}
+  - {name: apps, consul: {address: "CONSUL", service: talk}, drain: {window: 100000h, deadline: 0}, on_backend_removed: keep}
   - {name: even, consul: {address: "CONSUL", service: talk}, balance: {policy: round_robin}}
 `
 

@@ -71,7 +71,7 @@ func (v variant) yaml(addrs []string) string {
 		fmt.Fprintf(&b, "  - {name: route%d, match: {path: /talk/more, headers: {X-A: b}}, pool: pool%d}\n", v.unique, v.unique)
 	}
 	policies := []string{"round_robin", "least_connections", "consistent_hash", "power_of_two_choices"}
-	fmt.Fprintf(&b, "pools:\n  - {name: apps, backends: [%s], balance: {policy: %s}}\n", strings.Join(backends(pickOf(v.has(1), 1, 3)), ", "), policies[v.bits>>6])
+	fmt.Fprintf(&b, "pools:\n  - {name: apps, backends: [%s], balance: {policy: %s}, removal_grace: 1h}\n", strings.Join(backends(pickOf(v.has(1), 1, 3)), ", "), policies[v.bits>>6])
 	if v.has(5) {
 		fmt.Fprintf(&b, "  - {name: pool%d, backends: [%s]}\n", v.unique, strings.Join(backends(2), ", "))
 	}

@@ -27,6 +27,7 @@ pools:
     consul: {address: "http://CONSUL", service: web, EXTRA}
     balance: {policy: round_robin}
     upstream: {connect_timeout: 500ms}
+    on_backend_removed: keep
 `
 
 func snapshotYAML(agent *consultest.Agent, extra string) string {

@@ -57,8 +57,9 @@ func traffic(c relay.Counters) metrics.Traffic {
 func poolMetrics(p proxy.PoolView) metrics.Pool {
 	out := metrics.Pool{Name: p.Name, ConnectDuration: p.Connect, Stale: stale(p)}
 	for _, b := range p.Backends {
+		drain, draining := p.Drains[b.ID]
 		out.Backends = append(out.Backends, metrics.Backend{ID: b.ID, State: b.Live.State().String(), Sessions: b.Live.Sessions(),
-			Picks: b.Live.Picks(), Failures: failures(b.Live)})
+			Picks: b.Live.Picks(), Failures: failures(b.Live), Draining: draining, Remaining: drain.Remaining})
 	}
 	for _, s := range p.Sources {
 		if c, ok := s.(*consul.Source); ok {

@@ -157,6 +157,9 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		HashOn:  hashOn(p.Balance.HashOn),
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
 			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
+		Drain:        drainSettings(&p.Drain),
+		OnRemoved:    map[string]proxy.RemovalAction{"drain": proxy.DrainSessions, "close": proxy.CloseSessions}[p.OnBackendRemoved],
+		RemovalGrace: p.RemovalGrace,
 	}
 	if len(p.Backends) > 0 {
 		s.Sources = append(s.Sources, staticSource(p.Backends))
@@ -178,6 +181,11 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		s.Upstream.TLS = cfg
 	}
 	return s, errors.Join(errs...)
+}
+
+func drainSettings(d *config.Drain) proxy.DrainSettings {
+	return proxy.DrainSettings{Rate: d.Rate, Window: d.Window, Deadline: d.Deadline, Code: ws.StatusCode(d.Code), Reason: d.Reason,
+		Order: map[string]proxy.DrainOrder{"idle": proxy.IdleFirst, "random": proxy.RandomOrder}[d.Order]}
 }
 
 func hashOn(h config.HashSource) proxy.HashOn {

@@ -40,6 +40,7 @@ pools:
 		ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
 		Retries: 2, Host: "preserve",
 	}
+	drain := Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"}
 	upstreamTLS := upstream
 	upstreamTLS.TLS = &UpstreamTLS{}
 	want := &File{
@@ -75,11 +76,11 @@ pools:
 					Wait: 5 * time.Minute, Debounce: 100 * time.Millisecond,
 					EmptyProtection: EmptyProtection{MaxLoss: 1, Hold: 30 * time.Second},
 				},
-				Balance: balance, Upstream: upstreamTLS,
+				Balance: balance, Upstream: upstreamTLS, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
 			},
 			{
 				Name: "other", Backends: []Backend{{Address: "a:1", Weight: 1, ID: "a:1"}},
-				Balance: balance, Upstream: upstream,
+				Balance: balance, Upstream: upstream, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
 			},
 		},
 	}
@@ -144,6 +145,8 @@ func TestContract(t *testing.T) {
 				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
 				Retries: 2, Host: "preserve", TLS: &UpstreamTLS{},
 			},
+			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
+			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
 		}},
 	}
 	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
@@ -231,4 +234,7 @@ pools:
       load_factor: 1.25
     upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, retries: 2, path: "", host: preserve,
                tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
+    drain: {rate: 0, window: 60s, deadline: 5m, code: 1012, reason: "service restart", order: oldest}
+    on_backend_removed: drain
+    removal_grace: 2s
 `

@@ -109,6 +109,19 @@ func (e *EmptyProtection) setDefaults() {
 	e.Hold = 30 * time.Second
 }
 
+func (p *Pool) setDefaults() {
+	p.OnBackendRemoved = "drain"
+	p.RemovalGrace = 2 * time.Second
+}
+
+func (d *Drain) setDefaults() {
+	d.Window = 60 * time.Second
+	d.Deadline = 5 * time.Minute
+	d.Code = 1012
+	d.Reason = "service restart"
+	d.Order = "oldest"
+}
+
 func (b *Balance) setDefaults() {
 	b.Policy = "least_connections"
 	b.HashOn = HashSource{From: "ip"}

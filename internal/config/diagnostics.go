@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tidegate/tidegate/internal/scalar"
 )
 
 // Diagnostic is one thing that is wrong with a file.
@@ -154,14 +156,7 @@ func join(path, key string) string {
 func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
 // quote shows text from the file in a message: on one line and not too long.
-func quote(s string) string {
-	const longest = 64
-	runes := []rune(s)
-	if len(runes) > longest {
-		s = string(runes[:longest]) + "…"
-	}
-	return fmt.Sprintf("%q", s)
-}
+func quote(s string) string { return scalar.Quote(s) }
 
 // compare orders positions as they follow in the file.
 func (m mark) compare(other mark) int {

@@ -12,6 +12,29 @@ type Pool struct {
 	Consul   *Consul  `key:"consul"`
 	Balance  Balance  `key:"balance"`
 	Upstream Upstream `key:"upstream"`
+	Drain    Drain    `key:"drain"`
+	// OnBackendRemoved is what happens to the sessions of a backend that has left the pool:
+	// drain, keep or close.
+	OnBackendRemoved string `key:"on_backend_removed" oneof:"drain,keep,close"`
+	// RemovalGrace is how long a backend may be away before it counts as removed; 0 is not
+	// at all.
+	RemovalGrace time.Duration `key:"removal_grace"`
+}
+
+// Drain says how the sessions of a draining backend leave it.
+type Drain struct {
+	// Rate is how many leave a second; 0 leaves it to Window.
+	Rate float64 `key:"rate" as:"rate"`
+	// Window is the time over which those that there are at the start are spread; 0 is no
+	// time at all.
+	Window time.Duration `key:"window"`
+	// Deadline is when all that are left are closed, after the start; 0 is never.
+	Deadline time.Duration `key:"deadline"`
+	// Code and Reason are what clients are told. The code is one that may be sent.
+	Code   int    `key:"code"`
+	Reason string `key:"reason"`
+	// Order says who leaves first: oldest, idle or random.
+	Order string `key:"order" oneof:"oldest,idle,random"`
 }
 
 // Backend is one static app server.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tidegate/tidegate/internal/scalar"
 )
 
 // scalarRule says how text becomes a value and which values are accepted. It is read
@@ -27,6 +29,8 @@ func (rule scalarRule) expects(t reflect.Type) string {
 		return "a size such as 64KiB"
 	case rule.as == "percent":
 		return "a share such as 50%"
+	case rule.as == "rate":
+		return "a rate such as 10/s"
 	case rule.as == "memory":
 		return "a share such as 25% or a size such as 1GiB"
 	case rule.as == "tls_version":
@@ -64,6 +68,8 @@ func (rule scalarRule) convert(text string, t reflect.Type) (any, error) {
 		return inRange(text, rule.limit, parseBytes)
 	case rule.as == "percent":
 		return parsePercent(text)
+	case rule.as == "rate":
+		return scalar.Rate(text)
 	case rule.as == "memory":
 		return parseMemorySize(text)
 	case rule.as == "tls_version":
@@ -71,7 +77,7 @@ func (rule scalarRule) convert(text string, t reflect.Type) (any, error) {
 	case rule.as == "hash_source":
 		return parseHashSource(text)
 	case t == typeDuration:
-		return inRange[time.Duration](text, rule.limit, parseDuration)
+		return inRange[time.Duration](text, rule.limit, scalar.Duration)
 	case t == typePrefix:
 		return parsePrefix(text)
 	case t.Kind() == reflect.Bool:

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // The functions of this file turn the text of one scalar into a value. Their errors
@@ -56,22 +55,6 @@ func parseNumber(text string) (float64, error) {
 		return 0, fmt.Errorf("%s must not be negative", quote(text))
 	}
 	return math.Abs(f), nil // no negative zero
-}
-
-// parseDuration accepts what time.ParseDuration does and is not negative. Only 0 goes
-// without a unit.
-func parseDuration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if err == nil && d >= 0 {
-		return d, nil
-	}
-	if err == nil {
-		return 0, fmt.Errorf("%s must not be negative", quote(text))
-	}
-	if isDigits(text) {
-		return 0, fmt.Errorf("%s has no unit (did you mean %q?)", quote(text), shortest(text)+"s")
-	}
-	return 0, fmt.Errorf("%s is not a duration such as 500ms, 30s or 1m30s", quote(text))
 }
 
 // sizeUnits are tried in this order: a unit stands before those that it ends with.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidegate/tidegate/internal/scalar"
 )
 
 // scalarCase is a text, and either the value that it means or a part of the message.
@@ -69,7 +71,7 @@ func TestParseNumber(t *testing.T) {
 }
 
 func TestParseDuration(t *testing.T) {
-	testScalar(t, parseDuration, []scalarCase[time.Duration]{
+	testScalar(t, scalar.Duration, []scalarCase[time.Duration]{
 		{text: "0"},
 		{text: "0s"},
 		{text: "30s", want: 30 * time.Second},

@@ -5,6 +5,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/tidegate/tidegate/internal/closecode"
 )
 
 func (v *validator) validatePools() {
@@ -23,6 +26,26 @@ func (v *validator) validatePools() {
 		}
 		v.validateBalance(join(path, "balance"), p.Balance)
 		v.validateUpstream(join(path, "upstream"), &p.Upstream)
+		v.validateDrain(join(path, "drain"), &p.Drain)
+	}
+}
+
+// maxReasonBytes is what a Close frame has room for beside the code (RFC 6455 §5.5).
+const maxReasonBytes = 125 - 2
+
+func (v *validator) validateDrain(path string, d *Drain) {
+	if d.Rate == 0 && d.Deadline != 0 && v.usable(join(path, "rate")) {
+		v.notLonger(path, "window", d.Window, "deadline", d.Deadline)
+	}
+	if at := join(path, "code"); v.usable(at) && !closecode.Sendable(d.Code) {
+		v.fail(at, "%d is no code that may be sent: want %s", d.Code, closecode.Ranges)
+	}
+	switch at := join(path, "reason"); {
+	case !v.usable(at):
+	case !utf8.ValidString(d.Reason):
+		v.fail(at, "%s is not UTF-8, as the reason of a Close must be", quote(d.Reason))
+	case len(d.Reason) > maxReasonBytes:
+		v.fail(at, "%d bytes are too many for the reason of a Close: %d fit", len(d.Reason), maxReasonBytes)
 	}
 }
 

@@ -79,7 +79,7 @@ func full() Snapshot {
 				ConnectDuration: observed([]float64{0.001}, 0.0005),
 				Backends: []Backend{
 					{ID: "a", State: "up", Sessions: 2, Picks: 7, Failures: map[string]uint64{"connect": 1}},
-					{ID: "dc1/n1/b", State: "draining", Sessions: 1, Picks: 3},
+					{ID: "dc1/n1/b", State: "draining", Sessions: 1, Picks: 3, Draining: true, Remaining: 1},
 				},
 				Stale:  true,
 				Consul: &Consul{Index: 1234, LastContact: at, Errors: 5},
@@ -132,7 +132,8 @@ func TestContractNames(t *testing.T) {
 		backend_connect_duration_seconds{pool} backend_failures_total{pool,backend,kind}
 		config_generation config_reloads_total{result} config_last_reload_success
 		certificate_not_after_seconds{listener,name} consul_index{pool}
-		consul_last_contact_timestamp_seconds{pool} consul_errors_total{pool} discovery_stale{pool}`)
+		consul_last_contact_timestamp_seconds{pool} consul_errors_total{pool} discovery_stale{pool}
+		drain_remaining{pool,backend}`)
 	families := scrape(t, &fixed{s: full()})
 	wanted := make(map[string]bool)
 	for _, entry := range contract {

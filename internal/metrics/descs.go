@@ -52,6 +52,9 @@ var (
 	backendFailuresTotal = desc("backend_failures_total",
 		"Failed attempts to use a backend, by kind.", "pool", "backend", "kind")
 
+	drainRemaining = desc("drain_remaining",
+		"Sessions that a backend which is drained still has.", "pool", "backend")
+
 	configGeneration = desc("config_generation",
 		"Number of the applied configuration.")
 	configReloadsTotal = desc("config_reloads_total",

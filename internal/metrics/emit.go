@@ -98,6 +98,9 @@ func (e emitter) pool(p *Pool) {
 		}
 		e.counter(backendPicksTotal, b.Picks, p.Name, b.ID)
 		e.counters(backendFailuresTotal, b.Failures, p.Name, b.ID)
+		if b.Draining {
+			e.gauge(drainRemaining, float64(b.Remaining), p.Name, b.ID)
+		}
 	}
 	e.gauge(discoveryStale, zeroOrOne(p.Stale), p.Name)
 	if c := p.Consul; c != nil {

@@ -114,6 +114,9 @@ type Backend struct {
 	Picks uint64
 	// Failures by kind.
 	Failures map[string]uint64
+	// Draining says that it is drained, and Remaining how many sessions it still has then.
+	Draining  bool
+	Remaining int64
 }
 
 // Consul is how a pool's discovery by Consul fares.
