@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -67,10 +69,46 @@ func (v view) Pools() []admin.Pool {
 		for _, b := range p.Backends {
 			out[i].Backends = append(out[i].Backends, admin.Backend{ID: b.ID, Address: b.Addr, Weight: b.Weight,
 				State: b.Live.State().String(), Sessions: b.Live.Sessions(), InFlight: b.Live.InFlight(), Picks: b.Live.Picks(),
-				Failures: failures(b.Live), Node: b.Node, Datacenter: b.Datacenter, Tags: b.Tags, Meta: b.Meta})
+				Failures: failures(b.Live), Node: b.Node, Datacenter: b.Datacenter, Tags: b.Tags, Meta: b.Meta, Draining: draining(p, b.ID)})
 		}
 	}
 	return out
+}
+
+// draining is how the drain of a backend stands, nil if it is not drained.
+func draining(p proxy.PoolView, id string) *admin.Draining {
+	d, ok := p.Drains[id]
+	if !ok {
+		return nil
+	}
+	return &admin.Draining{By: d.By.String(), Remaining: d.Remaining, Since: d.Since, Deadline: d.Deadline, PerSecond: d.PerSecond, Waiting: d.Waiting}
+}
+
+func (v view) Drain(pool, backend string, p admin.Pace) error {
+	return drainError(v.srv.Drain(pool, backend, proxy.DrainPace(p)))
+}
+
+func (v view) Undrain(pool, backend string) error {
+	return drainError(v.srv.Undrain(pool, backend))
+}
+
+// drainError is an error of a drain as the API knows it.
+func drainError(err error) error {
+	switch {
+	case errors.Is(err, proxy.ErrNoPool):
+		return admin.ErrNoPool
+	case errors.Is(err, proxy.ErrNoBackend):
+		return admin.ErrNoBackend
+	case errors.Is(err, proxy.ErrNotDrained):
+		return admin.ErrNotDrained
+	case errors.Is(err, proxy.ErrMaintained):
+		return admin.ErrMaintained
+	case errors.Is(err, proxy.ErrStopping):
+		return admin.ErrShuttingDown
+	case errors.Is(err, proxy.ErrBadPace):
+		return fmt.Errorf("%w%s", admin.ErrBadPace, strings.TrimPrefix(err.Error(), proxy.ErrBadPace.Error()))
+	}
+	return err
 }
 
 func failures(l *balance.Live) map[string]uint64 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -44,6 +45,10 @@ const backendJSON = `{"id":"dc1/n1/chat-1","address":"10.0.0.5:9001","weight":1,
 const bareBackendJSON = `{"id":"b","address":"10.0.0.6:9001","weight":0,"state":"","sessions":0,"in_flight":0,"picks":0,` +
 	`"failures":{},"tags":[],"meta":{}}`
 
+const drainingJSON = `{"id":"c/drain","address":"","weight":0,"state":"draining","sessions":0,"in_flight":0,"picks":0,` +
+	`"failures":{},"tags":[],"meta":{},"draining":{"by":"operator","remaining":5,"since":"2025-06-01T12:00:00Z",` +
+	`"deadline":"2025-06-01T12:01:00Z","per_second":2.5,"waiting":false}}`
+
 // TestAnswers has the whole text of every answer, so that no field moves unnoticed.
 func TestAnswers(t *testing.T) {
 	s := start(t, Options{})
@@ -61,12 +66,25 @@ func TestAnswers(t *testing.T) {
 			`"routes":[{"name":"chat","pool":"chat","sessions":1}],` +
 			`"config":{"path":"tidegate.yaml","last_reload":"2025-06-01T12:00:00Z","last_reload_ok":true}}`},
 		{"GET /api/v1/pools", 200, `{"pools":[{"name":"chat","policy":"least_connections","stale":false,"index":7,"backends":[` +
-			backendJSON + `,` + bareBackendJSON + `]}]}`},
+			backendJSON + `,` + bareBackendJSON + `,` + drainingJSON + `]}]}`},
 		{"GET /api/v1/pools/chat/backends/b", 200, bareBackendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1/n1/chat-1", 200, backendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1%2Fn1%2Fchat-1", 200, backendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1%2fn1/chat%2D1", 200, backendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1/n1", 404, `{"error":"no such backend in this pool"}`},
+		{"GET /api/v1/pools/chat/backends/c/drain", 200, drainingJSON},
+		{"GET /api/v1/pools/chat/backends/b/drain", 404, `{"error":"no such backend in this pool"}`},
+		{"POST /api/v1/pools/chat/backends/b/drain", 200, bareBackendJSON},
+		{"POST /api/v1/pools/chat/backends/c/drain/drain", 200, drainingJSON},
+		{"POST /api/v1/pools/chat/backends/c%2Fdrain/drain", 200, drainingJSON},
+		{"POST /api/v1/pools/chat/backends/c%2Fdrain", 405, `{"error":"method not allowed"}`},
+		{"POST /api/v1/pools/chat/backends/c/drain", 404, `{"error":"no such backend in this pool"}`},
+		{"POST /api/v1/pools/chat/backends/drain", 405, `{"error":"method not allowed"}`},
+		{"POST /api/v1/pools/chat/backends//drain", 404, `{"error":"there is nothing at this path"}`},
+		{"POST /api/v1/pools/chat/backends/b/drain?rate=1", 400, `{"error":"unknown query parameter \"rate\""}`},
+		{"POST /api/v1/pools/chat/backends/b/undrain?x=1", 400, `{"error":"unknown query parameter \"x\""}`},
+		{"POST /api/v1/pools/chat/backends/dc1%2Fn1/chat-1/undrain", 200, backendJSON},
+		{"POST /api/v1/pools/nope/backends/b/drain", 404, `{"error":"no such pool"}`},
 		{"GET /api/v1/pools/nope/backends/b", 404, `{"error":"no such pool"}`},
 		{"GET /api/v1/sessions", 200, `{"sessions":[` + sessionJSON + `],"next":""}`},
 		{"GET /api/v1/sessions/s1", 200, sessionJSON},
@@ -134,6 +152,8 @@ func TestWrongMethod(t *testing.T) {
 		{"/api/v1/status", "GET, HEAD"},
 		{"/api/v1/pools", "GET, HEAD"},
 		{"/api/v1/pools/chat/backends/b", "GET, HEAD"},
+		{"/api/v1/pools/chat/backends/b/drain", "GET, HEAD, POST"},
+		{"/api/v1/pools/chat/backends/b/undrain", "GET, HEAD, POST"},
 		{"/api/v1/sessions", "GET, HEAD"},
 		{"/api/v1/sessions/s1", "DELETE, GET, HEAD"},
 		{"/api/v1/reload", "POST"},
@@ -153,6 +173,81 @@ func TestWrongMethod(t *testing.T) {
 	}
 	if len(edge.closed) != 0 {
 		t.Errorf("something was closed: %v", edge.closed)
+	}
+}
+
+// TestDrainBody has what may be asked of a drain, and what may not.
+func TestDrainBody(t *testing.T) {
+	edge := newFakeEdge()
+	s := start(t, Options{Edge: edge})
+	for _, tt := range []struct{ body, want string }{
+		{``, "drain chat b"},
+		{" \n", "drain chat b"},
+		{`{}`, "drain chat b"},
+		{`{"rate":"10/s","window":"30s","deadline":"2m"}`, "drain chat b rate 10 window 30s deadline 2m0s"},
+		{`{"rate":"30/m"}`, "drain chat b rate 0.5"},
+		{`{"rate":2.5,"window":30,"deadline":0.25}`, "drain chat b rate 2.5 window 30s deadline 250ms"},
+		{`{"rate":0,"window":"0","deadline":0}`, "drain chat b rate 0 window 0s deadline 0s"},
+		{`{"rat":"10/s"}`, `400 unknown field "rat": rate, window and deadline are known`},
+		{`{"rate":"10"}`, `400 rate: "10" has no unit (did you mean "10/s"?)`},
+		{`{"rate":"-10/s"}`, `400 rate: "-10/s" must not be negative`},
+		{`{"rate":-10}`, `400 rate: -10 must not be negative`},
+		{`{"rate":1e7}`, `400 rate: "1e7" is out of range (0, or 0.001/h to 1000000/s)`},
+		{`{"rate":null}`, `400 rate: it is neither a text nor a number`},
+		{`{"window":true}`, `400 window: it is neither a text nor a number`},
+		{`{"window":"30"}`, `400 window: "30" has no unit (did you mean "30s"?)`},
+		{`{"window":-0.5}`, `400 window: -0.5 must not be negative`},
+		{`{"deadline":"-1s"}`, `400 deadline: "-1s" must not be negative`},
+		{`{"deadline":1e300}`, `400 deadline: 1e300 is out of range`},
+		{`{"deadline":1e999}`, `400 deadline: 1e999 is out of range`},
+		{`[]`, `400 the body is no JSON object`},
+		{`null`, `400 the body is no JSON object`},
+		{`{"rate":"1/s"} {}`, `400 the body is no JSON object`},
+		{`{"rate":`, `400 the body is no JSON object`},
+		{strings.Repeat(" ", 5000), `400 the body is longer than 4096 bytes`},
+	} {
+		edge.drains = nil
+		got := post(t, s, DrainPath("chat", "b"), tt.body)
+		if want, refused := strings.CutPrefix(tt.want, "400 "); refused {
+			var a errorAnswer
+			if err := json.Unmarshal([]byte(got.body), &a); err != nil || got.status != 400 || a.Error != want || len(edge.drains) > 0 {
+				t.Errorf("%s: status %d %s, want %s", tt.body, got.status, got.body, want)
+			}
+		} else if got.status != 200 || got.body != bareBackendJSON+"\n" || !cmp.Equal(edge.drains, []string{tt.want}) {
+			t.Errorf("%s: status %d %s: %q, want %s", tt.body, got.status, got.body, edge.drains, tt.want)
+		}
+	}
+}
+
+// post sends a request with a body.
+func post(t *testing.T, s *Server, path, body string) answer {
+	t.Helper()
+	resp, err := http.Post("http://"+s.Addr()+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(b)}
+}
+
+// TestDrainRefused has every error of an edge.
+func TestDrainRefused(t *testing.T) {
+	edge := newFakeEdge()
+	s := start(t, Options{Edge: edge})
+	for err, status := range map[error]int{
+		ErrNoPool: 404, ErrNoBackend: 404, ErrNotDrained: 409, ErrMaintained: 409, ErrShuttingDown: 503,
+		fmt.Errorf("%w: window 2m is longer than deadline 1m", ErrBadPace): 400, errors.New("else"): 500,
+	} {
+		edge.refuse = err
+		for _, path := range []string{DrainPath("chat", "b"), UndrainPath("chat", "b")} {
+			if got := post(t, s, path, ""); got.status != status || got.body != `{"error":"`+err.Error()+`"}`+"\n" {
+				t.Errorf("%v: status %d: %s", err, got.status, got.body)
+			}
+		}
 	}
 }
 

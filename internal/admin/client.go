@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -126,9 +127,25 @@ func (e *APIError) Error() string { return e.Message }
 // StatusPath or what SessionsPath returns. Errors are *UnreachableError, *APIError or
 // about an answer that this API does not give.
 func (c *Client) Call(ctx context.Context, method, target string, into any) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+target, nil)
+	return c.Send(ctx, method, target, nil, into)
+}
+
+// Send is Call with a body, which is sent as JSON unless it is nil.
+func (c *Client) Send(ctx context.Context, method, target string, body, into any) ([]byte, error) {
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("calling the admin API: %w", err)
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+target, content)
 	if err != nil {
 		return nil, fmt.Errorf("calling the admin API: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -141,23 +158,23 @@ func (c *Client) Call(ctx context.Context, method, target string, into any) ([]b
 		return nil, &UnreachableError{c.address, withoutURL(err)}
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer of %s: %w", c.address, err)
 	}
-	if len(body) > maxAnswerBytes {
+	if len(answer) > maxAnswerBytes {
 		return nil, fmt.Errorf("the answer of %s is longer than %d bytes", c.address, maxAnswerBytes)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, c.refusal(resp.StatusCode, body)
+		return nil, c.refusal(resp.StatusCode, answer)
 	}
 	if into == nil {
 		into = new(json.RawMessage)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	if err := json.Unmarshal(answer, into); err != nil {
 		return nil, fmt.Errorf("what answers at %s is not the admin API of an edge: %w", c.address, err)
 	}
-	return body, nil
+	return answer, nil
 }
 
 // refusal makes an APIError of an answer that looks like one.
@@ -196,6 +213,20 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 func (c *Client) Backend(ctx context.Context, pool, id string) (Backend, error) {
 	var b Backend
 	_, err := c.Call(ctx, http.MethodGet, BackendPath(pool, id), &b)
+	return b, err
+}
+
+// Drain drains a backend.
+func (c *Client) Drain(ctx context.Context, pool, id string, d DrainRequest) (Backend, error) {
+	var b Backend
+	_, err := c.Send(ctx, http.MethodPost, DrainPath(pool, id), d, &b)
+	return b, err
+}
+
+// Undrain ends the drain of a backend.
+func (c *Client) Undrain(ctx context.Context, pool, id string) (Backend, error) {
+	var b Backend
+	_, err := c.Call(ctx, http.MethodPost, UndrainPath(pool, id), &b)
 	return b, err
 }
 

@@ -48,13 +48,19 @@ func checkCalls(t *testing.T, c *Client, edge *fakeEdge) {
 	status, err := c.Status(ctx)
 	same(t, "status", err, status, edge.status)
 	pools, err := c.Pools(ctx)
-	if err != nil || len(pools) != 1 || len(pools[0].Backends) != 2 {
+	if err != nil || len(pools) != 1 || len(pools[0].Backends) != 3 {
 		t.Fatalf("pools: %v, %v", err, pools)
 	}
 	for _, want := range pools[0].Backends {
 		b, err := c.Backend(ctx, "chat", want.ID)
 		same(t, "backend", err, b, want)
 	}
+	b, err := c.Drain(ctx, "chat", "c/drain", DrainRequest{Rate: "2.5/s", Deadline: "1m"})
+	same(t, "drain", err, b, pools[0].Backends[2])
+	same(t, "drain", nil, edge.drains[len(edge.drains)-1], "drain chat c/drain rate 2.5 deadline 1m0s")
+	b, err = c.Undrain(ctx, "chat", "c/drain")
+	same(t, "undrain", err, b, pools[0].Backends[2])
+	same(t, "undrain", nil, edge.drains[len(edge.drains)-1], "undrain chat c/drain")
 	q := SessionQuery{"a b", "c/d", "e&f", netip.MustParseAddr("2001:db8::1"), 7, "g=h"}
 	page, err := c.Sessions(ctx, q)
 	same(t, "sessions", err, page, SessionPage{Sessions: edge.sessions})
@@ -94,6 +100,10 @@ func TestStrangeIDs(t *testing.T) {
 		b, err := c.Backend(context.Background(), id, id)
 		if want := strings.ToValidUTF8("address of "+id, "\ufffd"); err != nil || b.Address != want {
 			t.Errorf("backend %q: %v, %q", id, err, b.Address)
+		}
+		b, err = c.Drain(context.Background(), id, id, DrainRequest{})
+		if drained := edge.drains[len(edge.drains)-1]; err != nil || b.ID != strings.ToValidUTF8(id, "\ufffd") || drained != "drain "+id+" "+id {
+			t.Errorf("%q: %v, %q", drained, err, b.ID)
 		}
 		if _, err := c.Session(context.Background(), id); err != nil {
 			t.Errorf("session %q: %v", id, err)

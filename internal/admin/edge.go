@@ -24,6 +24,12 @@ type Edge interface {
 	// CheckClose has passed; it does not wait for its end. ErrNoSession: there is no
 	// such session, or no longer.
 	CloseSession(id string, code int, reason string) error
+	// Drain drains a backend at a pace, or changes the pace of its drain; Undrain ends
+	// that. ErrNoPool and ErrNoBackend: there is none of this name. ErrBadPace: parts of
+	// the pace contradict each other or the configuration. ErrNotDrained and ErrMaintained:
+	// there is nothing for Undrain to end. ErrShuttingDown: all sessions are closed anyway.
+	Drain(pool, backend string, p Pace) error
+	Undrain(pool, backend string) error
 	// Reload reads, checks and applies the configuration and returns its generation.
 	// A *Rejected error says what is wrong with it; ErrNoFile that there is none,
 	// ErrShuttingDown that it is too late.
@@ -40,6 +46,16 @@ var (
 	ErrBadReason = errors.New("bad close reason")
 	// ErrBadCursor: the cursor does not come from a page of sessions (400).
 	ErrBadCursor = errors.New("bad cursor")
+	// ErrNoPool: no pool has this name (404).
+	ErrNoPool = errors.New("no such pool")
+	// ErrNoBackend: no backend of the pool has this id (404).
+	ErrNoBackend = errors.New("no such backend in this pool")
+	// ErrBadPace: a drain cannot go on like this (400).
+	ErrBadPace = errors.New("bad pace")
+	// ErrNotDrained: the backend is not drained (409).
+	ErrNotDrained = errors.New("this backend is not drained")
+	// ErrMaintained: discovery has the backend drained, not an operator (409).
+	ErrMaintained = errors.New("its maintenance in Consul drains this backend: end it there")
 	// ErrNoFile: there is no configuration file that could be read again (409).
 	ErrNoFile = errors.New("this edge has no configuration file")
 	// ErrShuttingDown: the edge is on its way out (503).
@@ -111,6 +127,27 @@ type Backend struct {
 	Datacenter string            `json:"datacenter,omitempty"`
 	Tags       []string          `json:"tags"` // untrusted
 	Meta       map[string]string `json:"meta"` // untrusted
+	// Draining is nil for a backend that is not drained.
+	Draining *Draining `json:"draining,omitempty"`
+}
+
+// Draining is how the drain of a backend stands.
+type Draining struct {
+	By        string    `json:"by"`        // operator, consul or removal
+	Remaining int64     `json:"remaining"` // sessions
+	Since     time.Time `json:"since"`
+	// Deadline is when all that are left are closed; the zero time: never.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// PerSecond is how many sessions leave a second; 0: all at once.
+	PerSecond float64 `json:"per_second"`
+	// Waiting says that none leaves because no other backend takes sessions.
+	Waiting bool `json:"waiting"`
+}
+
+// Pace is what is asked of a drain; nil leaves it to the configuration.
+type Pace struct {
+	Rate             *float64 // sessions a second; 0: by the window
+	Window, Deadline *time.Duration
 }
 
 // Session is one live session.

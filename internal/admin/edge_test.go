@@ -26,6 +26,8 @@ type fakeEdge struct {
 
 	query  SessionQuery
 	closed []Closing
+	drains []string
+	refuse error // a drain, and its end
 }
 
 func (f *fakeEdge) Status() Status { return f.status }
@@ -73,6 +75,29 @@ func (f *fakeEdge) CloseSession(id string, code int, reason string) error {
 	return nil
 }
 
+func (f *fakeEdge) Drain(pool, id string, p Pace) error {
+	line := "drain " + pool + " " + id
+	if p.Rate != nil {
+		line += fmt.Sprintf(" rate %v", *p.Rate)
+	}
+	if p.Window != nil {
+		line += fmt.Sprintf(" window %v", *p.Window)
+	}
+	if p.Deadline != nil {
+		line += fmt.Sprintf(" deadline %v", *p.Deadline)
+	}
+	return f.act(line)
+}
+
+func (f *fakeEdge) Undrain(pool, id string) error { return f.act("undrain " + pool + " " + id) }
+
+func (f *fakeEdge) act(line string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drains = append(f.drains, line)
+	return f.refuse
+}
+
 func (f *fakeEdge) Reload(ctx context.Context) (uint64, error) { return f.reload(ctx) }
 
 // opened is when everything in the fake edge began.
@@ -92,6 +117,7 @@ func newFakeEdge() *fakeEdge {
 				Failures: map[string]uint64{"connect": 1}, Node: "n1", Datacenter: "dc1",
 				Tags: []string{"<script>"}, Meta: map[string]string{"k": "v"}},
 			{ID: "b", Address: "10.0.0.6:9001"},
+			{ID: "c/drain", State: "draining", Draining: &Draining{By: "operator", Remaining: 5, Since: opened, Deadline: opened.Add(time.Minute), PerSecond: 2.5}},
 		}}},
 		sessions: []Session{{
 			ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "b", Client: "10.0.0.1:5000", ClientIP: "192.0.2.1",

@@ -71,28 +71,6 @@ func (s *Server) pools(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, PoolList{pools})
 }
 
-func (s *Server) backend(w http.ResponseWriter, r *http.Request) {
-	if _, err := parameters(r); err != nil {
-		writeError(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	for _, p := range s.opts.Edge.Pools() {
-		if p.Name != r.PathValue("pool") {
-			continue
-		}
-		for _, b := range p.Backends {
-			if b.ID == r.PathValue("id") {
-				b.bound()
-				writeJSON(w, http.StatusOK, b)
-				return
-			}
-		}
-		writeError(w, http.StatusNotFound, "no such backend in this pool")
-		return
-	}
-	writeError(w, http.StatusNotFound, "no such pool")
-}
-
 func (s *Server) sessions(w http.ResponseWriter, r *http.Request) {
 	q, err := sessionQuery(r)
 	if err != nil {
@@ -161,11 +139,11 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 // statusOf is the HTTP status for an error of an Edge.
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrNoSession):
+	case errors.Is(err, ErrNoSession), errors.Is(err, ErrNoPool), errors.Is(err, ErrNoBackend):
 		return http.StatusNotFound
-	case errors.Is(err, ErrBadCode), errors.Is(err, ErrBadReason), errors.Is(err, ErrBadCursor):
+	case errors.Is(err, ErrBadCode), errors.Is(err, ErrBadReason), errors.Is(err, ErrBadCursor), errors.Is(err, ErrBadPace):
 		return http.StatusBadRequest
-	case errors.Is(err, ErrNoFile):
+	case errors.Is(err, ErrNoFile), errors.Is(err, ErrNotDrained), errors.Is(err, ErrMaintained):
 		return http.StatusConflict
 	case errors.Is(err, ErrShuttingDown):
 		return http.StatusServiceUnavailable

@@ -24,6 +24,18 @@ func BackendPath(pool, id string) string {
 	return PoolsPath + "/" + segment(pool) + "/backends/" + segment(id)
 }
 
+// DrainPath is the path that drains a backend by POST.
+func DrainPath(pool, id string) string { return BackendPath(pool, id) + drainAction }
+
+// UndrainPath is the path that ends that by POST.
+func UndrainPath(pool, id string) string { return BackendPath(pool, id) + undrainAction }
+
+// Actions stand behind the id of a backend.
+const (
+	drainAction   = "/drain"
+	undrainAction = "/undrain"
+)
+
 // SessionPath is the path of one session.
 func SessionPath(id string) string { return sessionsPath + "/" + segment(id) }
 

@@ -46,6 +46,8 @@ func TestTables(t *testing.T) {
 		{"sessions-empty.txt", empty, []string{"sessions"}},
 		{"close.txt", healthy, []string{"close", "s1"}},
 		{"close-code.txt", healthy, []string{"close", "s1", "--code", "4001", "--reason", "bye"}},
+		{"drain.txt", healthy, []string{"drain", "chat/" + hostile, "--rate", "2.5/s"}},
+		{"undrain.txt", drainless(t), []string{"undrain", "chat/dc1/node-1/chat-1"}},
 		{"reload.txt", healthy, []string{"reload"}},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
@@ -69,6 +71,8 @@ func TestJSON(t *testing.T) {
 		{"GET", admin.PoolsPath, []string{"pools"}},
 		{"GET", admin.SessionsPath(admin.SessionQuery{}), []string{"sessions"}},
 		{"DELETE", admin.ClosePath("s1", 3000, "x"), []string{"close", "s1", "--code=3000", "--reason=x"}},
+		{"POST", admin.DrainPath("chat", hostile), []string{"drain", "chat/" + hostile}},
+		{"POST", admin.UndrainPath("chat", hostile), []string{"undrain", "chat/" + hostile}},
 		{"POST", admin.ReloadPath, []string{"reload"}},
 	} {
 		client, err := admin.NewClient(address, "")
@@ -156,7 +160,7 @@ func unused(t *testing.T) string {
 
 func TestNoEdge(t *testing.T) {
 	for _, address := range []string{unused(t), "unix:" + filepath.Join(t.TempDir(), "a.sock")} {
-		for _, args := range [][]string{{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"reload"}, {"status", "--json"}} {
+		for _, args := range [][]string{{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"drain", "a/b"}, {"undrain", "a/b"}, {"reload"}, {"status", "--json"}} {
 			got := run(append(args, "--admin", address)...)
 			want := "tidegate: no edge answers at " + address + " (is it running? --admin or TIDEGATE_ADMIN selects another)\n"
 			if got.code != ExitFailed || got.stderr != want || got.stdout != "" {
@@ -183,6 +187,14 @@ func TestUsage(t *testing.T) {
 		{[]string{"close", "s1", "--code", "1006"}, "bad close code 1006: want 1000-1003, 1007-1014 or 3000-4999 (see 'tidegate close --help')"},
 		{[]string{"close", "s1", "--code", "x"}, `invalid argument "x" for "--code" flag: strconv.ParseInt: parsing "x": invalid syntax (see 'tidegate close --help')`},
 		{[]string{"close", "s1", "--reason", strings.Repeat("x", 124)}, "bad close reason: 124 bytes, 123 fit into a Close frame (see 'tidegate close --help')"},
+		{[]string{"drain"}, "accepts 1 arg(s), received 0 (see 'tidegate drain --help')"},
+		{[]string{"drain", "chat"}, `"chat" is not POOL/BACKEND (see 'tidegate drain --help')`},
+		{[]string{"drain", "/b"}, `"/b" is not POOL/BACKEND (see 'tidegate drain --help')`},
+		{[]string{"undrain", "chat/"}, `"chat/" is not POOL/BACKEND (see 'tidegate undrain --help')`},
+		{[]string{"undrain", "chat/b", "--rate", "1/s"}, "unknown flag: --rate (see 'tidegate undrain --help')"},
+		{[]string{"drain", "chat/b", "--rate", "10"}, `--rate: "10" has no unit (did you mean "10/s"?) (see 'tidegate drain --help')`},
+		{[]string{"drain", "chat/b", "--window=-1s"}, `--window: "-1s" must not be negative (see 'tidegate drain --help')`},
+		{[]string{"drain", "chat/b", "--deadline", "soon"}, `--deadline: "soon" is not a duration such as 500ms, 30s or 1m30s (see 'tidegate drain --help')`},
 		{[]string{"sessions", "--ip", "localhost"}, `--ip: "localhost" is not an IP address (see 'tidegate sessions --help')`},
 		{[]string{"sessions", "--limit", "-1"}, "--limit must not be negative (see 'tidegate sessions --help')"},
 	} {
@@ -203,6 +215,17 @@ func TestRefusals(t *testing.T) {
 	got := run("close", "gone\x1b[2J", "--admin", address)
 	if want := (result{ExitFailed, "", "tidegate: no such session: gone[2J\n"}); got != want {
 		t.Errorf("close: %+v", got)
+	}
+
+	for args, want := range map[string]string{
+		"drain chat/no":                  "no such backend in this pool",
+		"undrain chat/no":                "no such backend in this pool",
+		"undrain chat/dc1/node-1/chat-1": "this backend is not drained",
+	} {
+		got = run(append(strings.Fields(args), "--admin", address)...)
+		if want := (result{ExitFailed, "", "tidegate: " + want + "\n"}); got != want {
+			t.Errorf("%s: %+v", args, got)
+		}
 	}
 
 	edge.reload = admin.ErrShuttingDown
@@ -326,11 +349,54 @@ func TestCloseReachesTheEdge(t *testing.T) {
 	}
 }
 
+// drainless is an edge that has nothing drained, whatever it is asked to end.
+func drainless(t *testing.T) string {
+	edge := newFakeEdge()
+	return serve(t, admin.Options{Edge: undrained{edge}})
+}
+
+type undrained struct{ *fakeEdge }
+
+func (undrained) Undrain(string, string) error { return nil }
+
+func TestDrainReachesTheEdge(t *testing.T) {
+	edge := newFakeEdge()
+	address := serve(t, admin.Options{Edge: edge})
+	run("drain", "chat/dc1/node-1/chat-1", "--admin", address)
+	run("drain", "chat/a/drain", "--rate=20/m", "--window=1m30s", "--deadline=0", "--admin", address)
+	run("undrain", "chat/a/undrain", "--admin", address)
+	want := []string{"drain chat dc1/node-1/chat-1", "drain chat a/drain rate 0.3333333333333333 window 1m30s deadline 0s", "undrain chat a/undrain"}
+	if diff := cmp.Diff(want, edge.drains); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestStanding has a line for every way in which a backend is drained, or is not.
+func TestStanding(t *testing.T) {
+	for _, tt := range []struct {
+		b    admin.Backend
+		want string
+	}{
+		{admin.Backend{ID: "b", State: "up", Sessions: 1}, "a/b is up with 1 session"},
+		{admin.Backend{ID: "b", Draining: &admin.Draining{By: "consul"}}, "a/b is drained by consul: 0 sessions left"},
+		{admin.Backend{ID: "b", Draining: &admin.Draining{By: "removal", Remaining: 1}}, "a/b is drained by removal: 1 session left, all at once"},
+		{admin.Backend{ID: "b", Draining: &admin.Draining{By: "operator", Remaining: 2, PerSecond: 1.0 / 90, Deadline: began}},
+			"a/b is drained by operator: 2 sessions left, one in 1m30s, the rest at 2025-06-01T12:00:00Z"},
+		{admin.Backend{ID: "b", Draining: &admin.Draining{By: "operator", Remaining: 2000, PerSecond: 33.333}}, "a/b is drained by operator: 2000 sessions left, 33.3 a second"},
+		{admin.Backend{ID: "b", Draining: &admin.Draining{By: "operator", Remaining: 2, PerSecond: 5, Waiting: true}},
+			"a/b is drained by operator: 2 sessions left, waiting for another backend that takes sessions"},
+	} {
+		if got := standing("a", &tt.b); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
 // A result that cannot be written is no success.
 func TestStdoutIsGone(t *testing.T) {
 	address := serve(t, admin.Options{Edge: newFakeEdge()})
 	for _, args := range [][]string{
-		{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"reload"}, {"status", "--json"}, {"sessions", "--json"},
+		{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"drain", "chat/" + hostile}, {"reload"}, {"status", "--json"}, {"sessions", "--json"},
 	} {
 		var stderr bytes.Buffer
 		code := Run(newRoot(), append(args, "--admin", address), brokenPipe{}, &stderr)

@@ -23,7 +23,7 @@ const (
 // them and refuse them.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
-		statusCommand(), poolsCommand(), sessionsCommand(), closeCommand(), reloadCommand(),
+		statusCommand(), poolsCommand(), sessionsCommand(), closeCommand(), drainCommand(), undrainCommand(), reloadCommand(),
 	}
 }
 
@@ -63,20 +63,25 @@ func (c *connection) client(cmd *cobra.Command) (*admin.Client, error) {
 
 // call asks once and prints the answer: its JSON, or what text makes of into.
 func (c *connection) call(cmd *cobra.Command, method, target string, into any, text func(io.Writer) error) error {
+	return c.send(cmd, method, target, nil, into, text)
+}
+
+// send is call with a body, unless that is nil.
+func (c *connection) send(cmd *cobra.Command, method, target string, body, into any, text func(io.Writer) error) error {
 	client, err := c.client(cmd)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if err := c.ask(cmd, client, method, target, into); err != nil || c.json {
+	if err := c.ask(cmd, client, method, target, body, into); err != nil || c.json {
 		return err
 	}
 	return text(cmd.OutOrStdout())
 }
 
 // ask asks once and prints the answer if it is to be JSON, that of a refusal included.
-func (c *connection) ask(cmd *cobra.Command, client *admin.Client, method, target string, into any) error {
-	raw, err := client.Call(cmd.Context(), method, target, into)
+func (c *connection) ask(cmd *cobra.Command, client *admin.Client, method, target string, body, into any) error {
+	raw, err := client.Send(cmd.Context(), method, target, body, into)
 	if refused, ok := errors.AsType[*admin.APIError](err); ok {
 		raw = refused.Body
 	}

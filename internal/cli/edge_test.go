@@ -34,6 +34,7 @@ type fakeEdge struct {
 	mu      sync.Mutex
 	queries []admin.SessionQuery
 	closed  []admin.Closing
+	drains  []string
 }
 
 func (f *fakeEdge) Status() admin.Status { return f.status }
@@ -82,6 +83,39 @@ func (f *fakeEdge) CloseSession(id string, code int, reason string) error {
 	return nil
 }
 
+func (f *fakeEdge) Drain(pool, id string, p admin.Pace) error {
+	line := "drain " + pool + " " + id
+	if p.Rate != nil {
+		line += fmt.Sprintf(" rate %v", *p.Rate)
+	}
+	if p.Window != nil {
+		line += fmt.Sprintf(" window %v", *p.Window)
+	}
+	if p.Deadline != nil {
+		line += fmt.Sprintf(" deadline %v", *p.Deadline)
+	}
+	return f.act(line, id, nil)
+}
+
+func (f *fakeEdge) Undrain(pool, id string) error {
+	return f.act("undrain "+pool+" "+id, id, admin.ErrNotDrained)
+}
+
+// act notes what is done to a backend. err is for one that is not drained.
+func (f *fakeEdge) act(line, id string, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drains = append(f.drains, line)
+	for _, b := range f.pools[0].Backends {
+		if b.ID == id && b.Draining != nil {
+			return nil
+		} else if b.ID == id {
+			return err
+		}
+	}
+	return admin.ErrNoBackend
+}
+
 func (f *fakeEdge) Reload(context.Context) (uint64, error) { return 5, f.reload }
 
 var began = time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -103,7 +137,8 @@ func newFakeEdge() *fakeEdge {
 			{Name: "chat", Policy: "least_connections", Backends: []admin.Backend{
 				{ID: "dc1/node-1/chat-1", Address: "10.0.0.5:9001", Weight: 10, State: "up", Sessions: 7, InFlight: 1, Picks: 4000,
 					Failures: map[string]uint64{"timeout": 1, "connect": 20, "refused": 0}},
-				{ID: hostile, Address: "10.0.0.6:9001", Weight: 1, State: "draining", Sessions: 5, Picks: 711},
+				{ID: hostile, Address: "10.0.0.6:9001", Weight: 1, State: "draining", Sessions: 5, Picks: 711,
+					Draining: &admin.Draining{By: "operator", Remaining: 5, Since: began, Deadline: began.Add(5 * time.Minute), PerSecond: 2.5}},
 			}},
 			{Name: "feed", Policy: "round_robin", Stale: true},
 		},

@@ -44,12 +44,26 @@ func writePools(w io.Writer, pools []admin.Pool) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	writeDrains(w, pools)
 	for _, p := range pools {
 		if p.Stale {
 			fmt.Fprintf(w, "\npool %s is stale: the set is not known to be current (discovery gets no answer, or doubts it)\n", oneLine(p.Name))
 		}
 	}
 	return nil
+}
+
+// writeDrains has a line for each backend that is drained.
+func writeDrains(w io.Writer, pools []admin.Pool) {
+	between := "\n"
+	for _, p := range pools {
+		for i := range p.Backends {
+			if b := &p.Backends[i]; b.Draining != nil {
+				fmt.Fprintln(w, between+oneLine(standing(p.Name, b)))
+				between = ""
+			}
+		}
+	}
 }
 
 // failures lists counts by kind in a stable order.

@@ -65,7 +65,7 @@ func (c *connection) sessions(cmd *cobra.Command, q admin.SessionQuery, limit in
 			q.Limit = min(pageSize, limit-listed)
 		}
 		var page admin.SessionPage
-		if err := c.ask(cmd, client, http.MethodGet, admin.SessionsPath(q), &page); err != nil {
+		if err := c.ask(cmd, client, http.MethodGet, admin.SessionsPath(q), nil, &page); err != nil {
 			return err
 		}
 		for i := range page.Sessions {
