@@ -83,7 +83,7 @@ func (s *Session) expire(side relay.Side) {
 	case !s.ended[side] && l.until != 0 && s.now() >= l.until:
 		s.abort(side, nil)
 	case l.moved != 0 && s.opt.WriteTimeout > 0 && s.now() >= l.moved+s.opt.WriteTimeout:
-		s.relay.Lost(side, relay.WhyWriteTimeout)
+		s.relay.Lost(side, relay.WhyWriteTimeout, s.now())
 		s.abort(side, os.ErrDeadlineExceeded)
 	}
 }
@@ -95,10 +95,10 @@ func (s *Session) judge(side relay.Side) {
 	case alive:
 		s.relay.Progress(side, s.now())
 	case stopped:
-		s.relay.Lost(side, relay.WhyWriteTimeout)
+		s.relay.Lost(side, relay.WhyWriteTimeout, s.now())
 		s.abort(side, os.ErrDeadlineExceeded)
 	default:
-		s.relay.Lost(side, relay.WhyPongTimeout)
+		s.relay.Lost(side, relay.WhyPongTimeout, s.now())
 		s.abort(side, errNoPong)
 	}
 }

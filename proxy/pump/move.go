@@ -288,7 +288,7 @@ func (s *Session) writeFailed(to relay.Side, err error) {
 		l.err = err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.relay.Lost(to, relay.WhyWriteTimeout)
+		s.relay.Lost(to, relay.WhyWriteTimeout, s.now())
 		l.conn.Abort()
 	} else if s.opt.Relay.CloseTimeout > 0 {
 		l.conn.SetReadDeadline(time.Now().Add(s.opt.Relay.CloseTimeout))

@@ -192,7 +192,7 @@ func (s *Session) judge(side relay.Side) bool {
 	if stopped {
 		why, err = relay.WhyWriteTimeout, os.ErrDeadlineExceeded
 	}
-	s.relay.Lost(side, why)
+	s.relay.Lost(side, why, s.now())
 	if l.err == nil {
 		l.err = err
 	}

@@ -27,6 +27,10 @@ type rare struct {
 	backend *heartbeat
 	recoder *recoder // nil without Terminate
 	box     *outbox  // what waits for the client, where that is the relay's; or nil
+	proof   *proof   // nil without Options.Migrate
+	opening *opening // nil where nothing is replayed
+	move    *move    // nil unless the session changes its backend
+	result  string   // of the last move that is over
 }
 
 // nothingRare is shared by sessions that need none of it. It is never changed.
@@ -88,6 +92,12 @@ func (r *Relay) Begin(now time.Duration) {
 	if c := opt.Compression; c.Mode == Terminate {
 		some.recoder = &recoder{compressor: deflate.NewCompressor(c.Level, c.WindowBits)}
 	}
+	if m := opt.Migrate; m != nil {
+		some.proof = newProof()
+		if m.ReplayMessages > 0 {
+			some.opening = new(opening)
+		}
+	}
 	if some != nothingRare || opt.SlowConsumer != Backpressure {
 		p.rare = new(rare)
 		*p.rare = some
@@ -116,6 +126,12 @@ func (r *Relay) plan() {
 	r.pol.wake = 0
 	if r.ending != nil {
 		return
+	}
+	if p := r.pol.proof; p != nil {
+		r.wakeBy(p.due)
+	}
+	if m := r.pol.move; m != nil {
+		r.wakeBy(m.due())
 	}
 	if c := r.pol.clocks; c != nil {
 		r.wakeBy(c.expires)
@@ -196,10 +212,15 @@ func (r *Relay) tickOpen(now time.Duration, waiting [numSides]bool, bufs [numSid
 		}
 	}
 	for _, side := range []Side{Client, Backend} {
-		if b := r.beat(side); b != nil && now >= b.next {
+		switch b := r.beat(side); {
+		case b == nil || now < b.next:
+		case side == Backend && r.moving() != nil:
+			b.next = now + r.opt.PingInterval // it is asked in another way
+		default:
 			a.Suspect[side] = r.look(side, b, now, waiting, bufs[side])
 		}
 	}
+	r.tickProof(now, bufs[Backend])
 	if rates := r.pol.rates; rates != nil && now >= rates.until {
 		rates.until = 0 // the engine goes on with what is Held
 	}

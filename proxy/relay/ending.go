@@ -23,6 +23,7 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 	if r.Closing() {
 		return
 	}
+	toBackend = r.toBackend(toBackend)
 	r.endBy(Verdict{Cause: EdgeClosed, Code: e.Client, Reason: e.Reason, Why: e.Why}).pending = [numSides]pending{
 		Client:  {betweenMessage, e.Client, e.Reason},
 		Backend: {afterPeer, e.Backend, e.Reason},
@@ -30,6 +31,7 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 	r.release(Client, now, toClient)
 	r.release(Backend, now, toBackend)
 	r.settle(now)
+	r.review(now)
 }
 
 // violation ends the session because a side broke a rule: that side is told its code,
@@ -80,6 +82,12 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 	}
 	in.ended = true
 	if from == Client {
+		out = r.toBackend(out)
+	} else if back = r.toBackend(back); r.ends(now) {
+		return
+	}
+	defer r.review(now)
+	if from == Client {
 		r.endInflating()
 	}
 	e := r.endBy(goneVerdict(from, WhyGone))
@@ -105,8 +113,10 @@ func goneVerdict(side Side, why string) Verdict {
 }
 
 // Lost says why the engine is about to give a side up. Its End follows.
-func (r *Relay) Lost(side Side, why string) {
-	r.endBy(goneVerdict(side, why))
+func (r *Relay) Lost(side Side, why string, now time.Duration) {
+	if v := goneVerdict(side, why); side == Client || !r.fail(v, now) {
+		r.endBy(v)
+	}
 }
 
 // farewell is the Close for a client whose backend ended without one: the answer to the
@@ -153,6 +163,7 @@ func (r *Relay) settle(now time.Duration) {
 		when := e.pending[s].when
 		o, in, other := &r.out[s], &r.in[s], &r.in[peer(s)]
 		answered := o.closeSent && in.closed
+		over := other.ended && (s == Backend || r.moving() == nil) // or another backend comes
 		if !o.shut {
 			switch {
 			case answered:
@@ -160,7 +171,7 @@ func (r *Relay) settle(now time.Duration) {
 				o.shut = s == Client || in.ended
 			case o.closeSent && in.broken, in.ended && !in.closed:
 				o.shut = true
-			case other.ended && !o.closeSent && when == never:
+			case over && !o.closeSent && when == never:
 				o.shut = true
 			}
 			if o.shut {
@@ -182,6 +193,9 @@ func (r *Relay) Deadline() time.Duration {
 		return r.pol.wake
 	}
 	var d time.Duration
+	if m := r.moving(); m != nil {
+		d = m.due()
+	}
 	for _, s := range []Side{Client, Backend} {
 		if t := r.ending.deadline[s]; t > 0 && !r.in[s].ended && (d == 0 || t < d) {
 			d = t
@@ -220,12 +234,20 @@ type Action struct {
 // their peers are not read either.
 func (r *Relay) Tick(now time.Duration, waiting [2]bool, toClient, toBackend *Buffers) (a Action) {
 	bufs := [numSides]*Buffers{Client: toClient, Backend: toBackend}
+	m := r.moving()
+	if m != nil {
+		a = r.tickMove(m, now, bufs)
+		bufs[Backend] = r.toBackend(toBackend)
+		defer r.review(now)
+	}
 	e := r.ending
 	if e == nil {
-		return r.tickOpen(now, waiting, bufs)
+		open := r.tickOpen(now, waiting, bufs)
+		open.Abort[Backend] = open.Abort[Backend] || a.Abort[Backend]
+		return open
 	}
 	for _, s := range []Side{Client, Backend} {
-		if r.in[s].ended || e.deadline[s] == 0 || now < e.deadline[s] {
+		if r.in[s].ended || e.deadline[s] == 0 || now < e.deadline[s] || s == Backend && m != nil && m.phase >= leaving && m.phase < over {
 			continue
 		}
 		if e.pending[s].when == betweenMessage {

@@ -17,6 +17,18 @@ import (
 // The error is the *frame.Error of a side that broke a rule; by then both sides have
 // been dealt with, and the engine goes on as after any other call.
 func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
+	if m := r.moving(); m != nil {
+		return r.feedMoving(m, from, p, now, out, back)
+	}
+	n, err = r.feed(from, p, now, out, back)
+	if r.opt.Migrate != nil && from == Backend {
+		r.answerClose(back)
+	}
+	return n, err
+}
+
+// feed is Feed in a session that has one backend.
+func (r *Relay) feed(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
 	in := &r.in[from]
 	in.stopped = false
 	if b := r.beat(from); b != nil {
@@ -72,6 +84,9 @@ func (r *Relay) Held(from Side) (until time.Duration, held bool) {
 	if r.limited(from) && r.ending == nil {
 		until = r.pol.rates.until
 	}
+	if m := r.moving(); m != nil && from == Client && m.full(r.opt.Migrate) {
+		until = forever // a later call of the engine goes on with it
+	}
 	return until, true
 }
 
@@ -117,7 +132,7 @@ func (r *Relay) start(from Side, h ws.Header, raw, rest []byte, now time.Duratio
 	}
 	in.held = nil
 	in.key = h.Mask
-	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut
+	in.drop = r.out[peer(from)].closeSent || r.out[peer(from)].shut || r.opt.Migrate != nil && r.passedBy(from, h)
 	if h.OpCode != ws.OpContinuation {
 		in.recoded = r.recodes(from, h)
 	} else if from == Client && in.recoded && r.pol.recoder.dropped {
@@ -181,6 +196,9 @@ func (r *Relay) payload(from Side, head []byte, left int64, p []byte, now time.D
 		} else {
 			out.add(head)
 			out.add(p[:n])
+			if r.opt.Migrate != nil && from == Client {
+				r.record(head, p[:n])
+			}
 		}
 	}
 	in.left = left - int64(n)
@@ -214,7 +232,9 @@ func (r *Relay) frameEnd(from Side, now time.Duration, out *Buffers) {
 		in.count.Messages++
 		r.counts[from].Messages[kind]++
 	}
-	if to := peer(from); r.out[to].owed {
+	if r.opt.Migrate != nil {
+		r.migratableEnd(from, now, out)
+	} else if to := peer(from); r.out[to].owed {
 		r.ping(to, r.beat(to), now, out)
 	}
 	r.release(peer(from), now, out)
@@ -243,13 +263,17 @@ func (r *Relay) controlFrame(from Side, h ws.Header, raw, payload []byte, now ti
 			return ErrControlRate
 		}
 	}
-	if h.OpCode == ws.OpPong && r.ownPong(from, h, payload, now) {
+	if h.OpCode == ws.OpPong && (r.ownPong(from, h, payload, now) || from == Backend && r.opt.Migrate != nil && r.proves(payload, now)) {
 		return nil
 	}
 	if to := &r.out[peer(from)]; to.closeSent || to.shut {
 		return nil
 	}
 	r.countFrame(from, h.OpCode)
+	if m := r.moving(); m != nil && from == Client && m.holding() {
+		r.controlMoving(m, h, raw, payload)
+		return nil
+	}
 	out.add(raw)
 	out.add(payload)
 	return nil
@@ -270,6 +294,9 @@ func (r *Relay) closeFrame(from Side, h ws.Header, raw, payload []byte, now time
 	}
 	in.closed, in.code = true, code
 	r.countFrame(from, ws.OpClose)
+	if from == Backend && r.opt.Migrate != nil && r.keepsClient(code, reason, now, out) {
+		return nil
+	}
 	cause := ClientClosed
 	if from == Backend {
 		cause = BackendClosed

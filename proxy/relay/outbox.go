@@ -92,6 +92,12 @@ func (r *Relay) Queued(to Side) int {
 // Buffered returns how many bytes the relay holds, and what they cost.
 func (r *Relay) Buffered() int {
 	n := r.Queued(Client)
+	if m := r.moving(); m != nil {
+		n += cap(m.held)
+	}
+	if r.pol != nil && r.pol.opening != nil {
+		n += cap(r.pol.opening.bytes)
+	}
 	if r.pol != nil && r.pol.recoder != nil {
 		n += cap(r.pol.recoder.message)
 		if r.pol.recoder.busy {

@@ -256,7 +256,7 @@ func TestHeartbeat(t *testing.T) {
 		if got = g.run(8 * second); got[Client] != 1 || got[Backend] != 0 {
 			t.Fatalf("%v suspicions", got)
 		}
-		g.Lost(Client, WhyPongTimeout)
+		g.Lost(Client, WhyPongTimeout, g.now)
 		g.end(Client)
 		if v := g.Verdict(); v.Cause != ClientGone || v.Why != WhyPongTimeout || !g.Shut(Backend) || len(g.sent[Backend]) > 0 {
 			t.Errorf("%+v, backend got %q", v, g.said(Backend))
@@ -339,7 +339,7 @@ func TestHeartbeat(t *testing.T) {
 		if got := g.run(43 * second); got[Backend] != 1 || pings(g, Backend) != 1 || len(g.sent[Client]) > 0 {
 			t.Fatalf("%d pings, %v", pings(g, Backend), got)
 		}
-		g.Lost(Backend, WhyPongTimeout)
+		g.Lost(Backend, WhyPongTimeout, g.now)
 		g.end(Backend)
 		g.expect(t, "close 1012 backend went away", g.said(Backend), BackendGone)
 	})

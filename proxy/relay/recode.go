@@ -183,9 +183,13 @@ func (r *Relay) inflate(now time.Duration, out *Buffers) error {
 		end := start + frame.MaxHeaderBytes + n
 		out.own = own[:end]
 		out.add(own[at:end:end])
+		if r.opt.Migrate != nil {
+			r.record(own[at:end])
+		}
 		if done {
 			r.endInflating()
 			r.release(Backend, now, out)
+			r.inflatedEnd(now, out)
 			return nil
 		}
 	}

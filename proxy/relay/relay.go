@@ -63,6 +63,9 @@ type Options struct {
 	MaxBuffered      int
 	// Compression is what was agreed with the client.
 	Compression Compression
+	// Migrate lets sessions change their backend; nil is never. It does not go with
+	// Passthrough, where backend and client share a window.
+	Migrate *MoveOptions
 	// CloseTimeout is how long a side may take to answer a Close and to end its stream; 0
 	// is no limit.
 	CloseTimeout time.Duration
@@ -235,7 +238,9 @@ func (r *Relay) Shut(to Side) bool { return r.out[to].shut }
 func (r *Relay) Closing() bool { return r.ending != nil }
 
 // Done reports whether both sides have ended.
-func (r *Relay) Done() bool { return r.in[Client].ended && r.in[Backend].ended }
+func (r *Relay) Done() bool {
+	return r.in[Client].ended && r.in[Backend].ended && (r.moving() == nil || r.pol.move.phase == over)
+}
 
 // Verdict returns how the session ended. It is settled once Closing reports true.
 func (r *Relay) Verdict() Verdict {
