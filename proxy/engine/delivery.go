@@ -10,6 +10,8 @@ type Delivery struct {
 	// Closed is true when bytes wait because the peer's system has no room for them: who
 	// should read there does not.
 	Closed bool
+	// Open is false once the peer has ended its stream, or the connection is broken.
+	Open bool
 }
 
 // Silent says what is to become of a peer from which nothing has come since a Ping was

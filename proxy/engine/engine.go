@@ -29,9 +29,30 @@ type Observer interface {
 	// Closing is called once, when the session has begun to end. It must not block or call
 	// the session.
 	Closing()
+	// Lost is called when the backend has left a session whose client is kept for another
+	// one: Move, or CancelMove, is to come. It must not block or call the session.
+	Lost(Loss)
+	// Moved is called when a move is over. It must not block or call the session.
+	Moved(Moved)
 	// Done is called once, when both connections are closed, on a goroutine that may
 	// block.
 	Done(Result)
+}
+
+// Loss is what there is to know of a backend that was lost.
+type Loss struct {
+	// Doubt is how many messages of the client it may or may not have dealt with.
+	Doubt uint64
+	// Why is gone, closed, or how the engine found out, as in relay.Verdict.
+	Why string
+}
+
+// Moved is how a move ended.
+type Moved struct {
+	// Result is relay.MoveDone or why the session was not moved.
+	Result string
+	// Doubt is that of the loss, also where another backend was on its way already.
+	Doubt uint64
 }
 
 // Result is how a session ended.
@@ -44,7 +65,9 @@ type Result struct {
 	ClientErr, BackendErr error
 }
 
-// Session is one running session. Its methods may be called from anywhere.
+// Session is one running session. Its methods may be called from anywhere. Each engine's
+// has, beside these, a Move, which hands it a connection to another backend in the engine's
+// own form and owns that from then on; Observer.Moved says what came of it.
 type Session interface {
 	// Close ends the session on behalf of the edge, in order. It does not wait.
 	Close(relay.Ending)
@@ -52,6 +75,9 @@ type Session interface {
 	// what waits for the client is dropped, as far as it has not begun with it. It does not
 	// wait.
 	Shed(relay.Ending)
+	// CancelMove gives up a move that can still be given up, or ends a session that waits
+	// for another backend. result is for Observer.Moved. It does not wait.
+	CancelMove(result string)
 	// Kill closes both connections as they stand. It does not wait.
 	Kill()
 	// Counts returns what has come from each side so far, also after the end. It may wait

@@ -30,13 +30,16 @@ type Leg struct {
 // Start begins a session on the engine under test. The backend's leg is always plain.
 type Start func(t *testing.T, opt *engine.Options, obs engine.Observer, client, backend Leg) engine.Session
 
+// Move gives a session a connection to another backend.
+type Move func(t *testing.T, s engine.Session, backend Leg)
+
 // Sum returns what the engine's sessions have counted in a tally.
 type Sum func(*engine.Tally) relay.Traffic
 
 // Run runs all tests on an engine.
-func Run(t *testing.T, start Start, sum Sum) {
+func Run(t *testing.T, start Start, move Move, sum Sum) {
 	for _, secure := range []bool{false, true} {
-		s := suite{start: start, sum: sum, secure: secure}
+		s := suite{start: start, move: move, sum: sum, secure: secure}
 		if secure {
 			s.store = newStore(t)
 		}
@@ -47,6 +50,7 @@ func Run(t *testing.T, start Start, sum Sum) {
 // suite is the tests of one engine with plain or with TLS clients.
 type suite struct {
 	start  Start
+	move   Move
 	sum    Sum
 	secure bool
 	store  *tls.Store
@@ -75,6 +79,7 @@ func (s suite) run(t *testing.T) {
 	t.Run("slow in a frame", s.slowInAFrame)
 	t.Run("idle while held", s.idleWhileHeld)
 	t.Run("heartbeat", s.heartbeat)
+	t.Run("move", s.moves)
 }
 
 func newStore(t *testing.T) *tls.Store {
@@ -125,10 +130,14 @@ type session struct {
 	client, backend *peer
 	done            chan engine.Result
 	closing         chan struct{}
+	lost            chan engine.Loss
+	moved           chan engine.Moved
 }
 
 func (s *session) Closing()             { close(s.closing) }
 func (s *session) Done(r engine.Result) { s.done <- r }
+func (s *session) Lost(l engine.Loss)   { s.lost <- l }
+func (s *session) Moved(m engine.Moved) { s.moved <- m }
 
 type setup struct {
 	opt         engine.Options
@@ -148,7 +157,8 @@ func (su suite) open(t *testing.T, st setup) *session {
 	if opt.WriteTimeout == 0 {
 		opt.WriteTimeout = 10 * time.Second
 	}
-	s := &session{done: make(chan engine.Result, 1), closing: make(chan struct{})}
+	s := &session{done: make(chan engine.Result, 1), closing: make(chan struct{}),
+		lost: make(chan engine.Loss, 10), moved: make(chan engine.Moved, 10)}
 	near, far := pipe(t)
 	s.client = &peer{far, t, relay.Client}
 	client := Leg{Conn: near, Store: su.store, Head: st.clientHead}

@@ -15,6 +15,9 @@ func (s *Session) broke(side relay.Side, err error) {
 	l := &s.becomeLate().sides[side]
 	l.moved = 0
 	s.relay.Discard(side)
+	if side == relay.Backend {
+		s.relay.Fading(s.now())
+	}
 	if l.until == 0 {
 		l.until = s.now() + max(s.opt.Relay.CloseTimeout, 1)
 		s.failed(side, err)
@@ -43,6 +46,9 @@ func (s *Session) end(side relay.Side, err error) {
 func (s *Session) followClosing() {
 	if s.done {
 		return
+	}
+	if s.relay.Moving() {
+		s.followMove()
 	}
 	if !s.closing && s.relay.Closing() {
 		s.closing = true
@@ -94,6 +100,7 @@ func (s *Session) finish() {
 	for side := range s.legs {
 		s.legs[side].conn.Close()
 	}
+	s.dropNext()
 	s.account()
 	s.loop().Reserve(-2)
 	go s.obs.Done(res)

@@ -38,7 +38,7 @@ func testEngine(t *testing.T) {
 			t.Fatal(err)
 		}
 		return s
-	}, func(tally *engine.Tally) relay.Traffic { return g.Sum([]*engine.Tally{tally})[0] })
+	}, func(t *testing.T, s engine.Session, backend enginetest.Leg) { s.(*Session).Move(newLeg(t, backend)) }, func(tally *engine.Tally) relay.Traffic { return g.Sum([]*engine.Tally{tally})[0] })
 }
 
 // startGroup runs two loops until the test ends.
@@ -99,6 +99,8 @@ func (ended) CloseNotify(dst []byte) []byte               { return dst }
 type result chan engine.Result
 
 func (result) Closing()                 {}
+func (result) Lost(engine.Loss)         {}
+func (result) Moved(engine.Moved)       {}
 func (r result) Done(res engine.Result) { r <- res }
 
 // TestPeerThatEndedBefore: what a codec knows already is asked for when the session

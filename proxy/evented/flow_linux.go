@@ -131,6 +131,7 @@ func (s *Session) deliver(from relay.Side) {
 		s.followClosing()
 	} else if s.relay.Rearm() {
 		s.arm()
+		s.followMove()
 	}
 	if s.stuck(to) && !s.ended[from] {
 		s.legs[from].conn.Pause()

@@ -37,7 +37,8 @@ type leg struct {
 // late is what there is to know of a session once a side has not taken something at once,
 // or the end has begun.
 type late struct {
-	told  int // how much of the memory that is not the loop's Options.Memory knows
+	told  int   // how much of the memory that is not the loop's Options.Memory knows
+	next  *next // nil unless the session changes its backend
 	sides [2]struct {
 		err   error
 		moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
@@ -93,20 +94,28 @@ func (s *Session) begin(client, backend Leg) {
 		conn.LimitReads(s.opt.BufferBytes)
 	}
 	for side, leg := range [2]Leg{relay.Client: client, relay.Backend: backend} {
-		if len(leg.Plain) > 0 && !s.done {
-			s.feed(relay.Side(side), leg.Plain)
-		}
-		switch {
-		case s.done:
-		case len(leg.Wire) > 0:
-			s.legs[side].conn.Inject(leg.Wire)
-		case leg.Codec != nil:
-			// It may know of an end that no event of the socket will tell.
-			s.open(relay.Side(side), &s.legs[side].conn, nil)
-		}
+		s.takeUp(relay.Side(side), leg)
 	}
 	if !s.done {
 		s.arm()
+	}
+}
+
+// takeUp feeds what was read of a connection before it came to the loop.
+func (s *Session) takeUp(side relay.Side, leg Leg) {
+	if s.stuck(other(side)) {
+		s.legs[side].conn.Pause()
+	}
+	if len(leg.Plain) > 0 && !s.done {
+		s.feed(side, leg.Plain)
+	}
+	switch {
+	case s.done:
+	case len(leg.Wire) > 0:
+		s.legs[side].conn.Inject(leg.Wire)
+	case leg.Codec != nil:
+		// It may know of an end that no event of the socket will tell.
+		s.open(side, &s.legs[side].conn, nil)
 	}
 }
 
@@ -167,6 +176,7 @@ func (s *Session) Held() (n int) {
 // Kill closes both connections as they stand: engine.Session.
 func (s *Session) Kill() {
 	s.loop().Post(func() {
+		s.relay.AbandonMove()
 		for side := range s.legs {
 			s.abort(relay.Side(side), net.ErrClosed)
 		}

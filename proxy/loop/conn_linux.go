@@ -193,6 +193,12 @@ func (c *Conn) Retry() {
 	}
 }
 
+// Closed reports whether the connection is closed.
+func (c *Conn) Closed() bool { return c.closed }
+
+// Refuse makes a connection that no loop took one that is closed.
+func (c *Conn) Refuse(l *Loop) { c.loop, c.fd, c.closed = l, -1, true }
+
 // FD returns the descriptor, which stays the loop's, or -1 once it is closed.
 func (c *Conn) FD() int {
 	if c.closed {

@@ -62,23 +62,23 @@ func (r *reader) release() {
 	}
 }
 
-// read is the goroutine of one side, from its first byte to its end.
-func (s *Session) read(from relay.Side, head []byte) {
-	if len(head) > 0 {
-		s.feed(from, head)
+// read is the goroutine of one connection, from its first byte to its end.
+func (s *Session) read(from relay.Side, leg Leg) {
+	conn := leg.Conn
+	if len(leg.Head) > 0 {
+		s.feed(from, conn, leg.Head)
 	}
-	conn := s.legs[from].conn
 	r := newReader(s.opt.BufferBytes, s.lent)
 	defer r.release()
 	for {
 		p := r.buf()
 		n, err := conn.Read(p)
 		if n > 0 {
-			s.feed(from, p[:n])
+			s.feed(from, conn, p[:n])
 			r.took(n)
 		}
 		if err != nil {
-			s.ended(from, err)
+			s.ended(from, conn, err)
 			return
 		}
 	}
@@ -91,13 +91,13 @@ type handout struct{ out, back relay.Buffers }
 var handouts = sync.Pool{New: func() any { return new(handout) }}
 
 // feed gives bytes to the relay, when it takes them, and sees what comes of them written.
-func (s *Session) feed(from relay.Side, p []byte) {
+func (s *Session) feed(from relay.Side, conn Conn, p []byte) {
 	h := handouts.Get().(*handout)
 	defer handouts.Put(h)
 	out, back := &h.out, &h.back
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for {
+	for s.legs[from].conn == conn { // or another has taken its place
 		s.block()
 		n, _ := s.relay.Feed(from, p, s.now(), out, back) // the error is in the verdict
 		p = p[n:]
@@ -136,12 +136,16 @@ func (s *Session) mayGoOn(from relay.Side) bool {
 }
 
 // ended reports a side's end to the relay and ends its goroutine.
-func (s *Session) ended(from relay.Side, err error) {
+func (s *Session) ended(from relay.Side, conn Conn, err error) {
 	h := handouts.Get().(*handout)
 	defer handouts.Put(h)
 	out, back := &h.out, &h.back
 	s.mu.Lock()
 	l := &s.legs[from]
+	if l.conn != conn {
+		s.leave()
+		return
+	}
 	l.ended = true
 	if l.err == nil && !errors.Is(err, io.EOF) {
 		l.err = err
@@ -281,6 +285,10 @@ func writeOut(conn Conn, segs [][]byte, end bool) error {
 func (s *Session) writeFailed(to relay.Side, err error) {
 	l := &s.legs[to]
 	l.failed = true
+	if to == relay.Backend {
+		s.relay.Fading(s.now())
+		s.changed()
+	}
 	if l.ended {
 		return // it said its last and left: that it did not wait is no error
 	}

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T, opt *engine.Options, obs engine.Observer, client, backend enginetest.Leg) engine.Session {
 		return Start(opt, obs, newLeg(t, client), newLeg(t, backend))
-	}, func(tally *engine.Tally) (sum relay.Traffic) {
+	}, func(t *testing.T, s engine.Session, backend enginetest.Leg) { s.(*Session).Move(newLeg(t, backend)) }, func(tally *engine.Tally) (sum relay.Traffic) {
 		tally.AddRest(&sum)
 		return sum
 	})

@@ -35,7 +35,9 @@ type Session struct {
 	killed  bool
 	told    int          // how much Options.Memory knows of
 	reading atomic.Int64 // bytes of large buffers to read into
-	running int          // goroutines that may still touch the connections
+	running int          // goroutines that may still touch the connections, and a move
+	next    *Leg         // a connection to another backend; nil: none is there
+	moving  bool         // the session changes its backend: counted in running
 }
 
 // leg is one side. All but conn is guarded by the session's mutex.
@@ -64,8 +66,8 @@ func Start(opt *engine.Options, obs engine.Observer, client, backend Leg) *Sessi
 	s.relay.Begin(s.now())
 	s.changed()
 	s.mu.Unlock()
-	go s.read(relay.Client, client.Head)
-	go s.read(relay.Backend, backend.Head)
+	go s.read(relay.Client, client)
+	go s.read(relay.Backend, backend)
 	return s
 }
 
@@ -132,9 +134,13 @@ func (s *Session) Kill() {
 	s.mu.Lock()
 	s.killed = true
 	s.moved.Broadcast()
+	if s.relay.AbandonMove(); s.running > 0 {
+		s.changed()
+	}
+	client, backend := s.legs[relay.Client].conn, s.legs[relay.Backend].conn
 	s.mu.Unlock()
-	s.legs[relay.Client].conn.Abort()
-	s.legs[relay.Backend].conn.Abort()
+	client.Abort()
+	backend.Abort()
 }
 
 // Counts returns what has come from each side so far.
@@ -166,12 +172,13 @@ func (s *Session) tick() {
 			a.Abort[side] = s.judge(side)
 		}
 	}
+	conns := [2]Conn{s.legs[relay.Client].conn, s.legs[relay.Backend].conn}
 	s.changed()
 	s.moved.Broadcast()
 	s.mu.Unlock()
 	for side, abort := range a.Abort {
 		if abort {
-			s.legs[side].conn.Abort()
+			conns[side].Abort()
 		}
 	}
 }
@@ -205,6 +212,9 @@ func (s *Session) changed() {
 		s.closing = true
 		s.obs.Closing()
 		s.moved.Broadcast() // nothing is held up any more
+	}
+	if s.relay.Moving() {
+		s.followMove()
 	}
 	at := s.relay.Deadline()
 	if at == s.armed {

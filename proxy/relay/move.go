@@ -60,6 +60,7 @@ const (
 	MoveBackendClosed = "backend_closed" // the old backend has
 	MoveClosed        = "closed"         // the edge has
 	MoveTimeout       = "timeout"        // no other backend in time
+	MoveNextGone      = "next_gone"      // the next backend ended meanwhile
 	MoveOpeningTooBig = "opening_too_big"
 	MoveNotPossible   = "not_possible" // the session is ending, moves already, or is not to move
 )
@@ -151,9 +152,17 @@ func (r *Relay) Doubt() uint64 {
 	return 0
 }
 
+// Loss returns why the backend was lost, as in Verdict.Why.
+func (r *Relay) Loss() string {
+	if m := r.moving(); m != nil {
+		return m.verdict.Why
+	}
+	return ""
+}
+
 // Move says that a connection to the next backend is there. If the present one is not
 // lost, the session begins to leave it. A result other than "" says why nothing is begun.
-func (r *Relay) Move(now time.Duration, toClient, toBackend *Buffers) (refused string) {
+func (r *Relay) Move(now time.Duration, toBackend *Buffers) (refused string) {
 	m := r.moving()
 	switch {
 	case r.opt.Migrate == nil || m == nil && r.Closing():
@@ -246,6 +255,17 @@ func (r *Relay) CancelMove(result string, now time.Duration, toClient, toBackend
 		r.cancel(m, result)
 	}
 	return true
+}
+
+// MoveReady reports whether a Switch is due.
+func (r *Relay) MoveReady() bool { return r.moving() != nil && r.pol.move.phase == ready }
+
+// AbandonMove gives a move up at any point, before the engine ends both sides as they
+// stand.
+func (r *Relay) AbandonMove() {
+	if m := r.moving(); m != nil && m.phase != over {
+		r.finish(m, MoveClosed)
+	}
 }
 
 // cancel goes on with the old backend, which gets what was kept.
@@ -383,7 +403,7 @@ func (r *Relay) lose(m *move, now time.Duration, v Verdict) *move {
 
 // overBackend is the end of the old backend's stream.
 func (r *Relay) overBackend(m *move, now time.Duration) {
-	r.in[Backend].closed = true
+	r.in[Backend].closed, r.rearm = true, true
 	if m.phase = ready; !m.next {
 		m.phase, m.deadline = orphaned, now+r.opt.Migrate.Timeout
 		r.wakeBy(m.deadline)

@@ -92,7 +92,7 @@ func (g *moveRig) tick(after time.Duration) {
 }
 
 func (g *moveRig) move() string {
-	refused := g.Move(g.now, &g.bufs[Client], &g.bufs[Backend])
+	refused := g.Move(g.now, &g.bufs[Backend])
 	g.take()
 	g.follow()
 	return refused
