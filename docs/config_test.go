@@ -27,7 +27,7 @@ listeners:
 routes:
   - {name: n, pool: n}
 pools:
-  - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}}
+  - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}, migrate: {secret_file: migrate.key}}
 `
 
 // key is one key of the schema.
@@ -159,6 +159,7 @@ func fixtures(t *testing.T) string {
 		"edge.crt": string(cert), "edge.key": string(privateKey), "other.crt": string(cert), "other.key": string(privateKey),
 		"clients.crt": string(cert), "internal-ca.crt": string(cert), "consul-ca.crt": string(cert),
 		"ticket.key": strings.Repeat("0123456789", 5), "ticket-old.key": strings.Repeat("9876543210", 5),
+		"migrate.key": strings.Repeat("0123456789", 5),
 		"admin.token": "secret", "consul.token": "secret",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {

@@ -63,6 +63,7 @@ func (s *sham) Close(e relay.Ending) {
 
 func (s *sham) Shed(e relay.Ending) { s.Close(e) }
 func (s *sham) Held() int           { return 0 }
+func (s *sham) CancelMove(string)   {}
 
 func (s *sham) Kill() {
 	s.rig.note(s, true, relay.Ending{})

@@ -24,12 +24,14 @@ type draining struct {
 	held    bool // nothing could leave when it was time
 	cutting bool // the deadline has passed
 	leavers leavers
+	movers  *movers
 }
 
 // run lets the sessions leave until none is left or ctx is done.
 func (d *draining) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	d.movers = newMovers(ctx)
 	for d.backend.Live.Load() > 0 && ctx.Err() == nil {
 		wait := time.Until(d.step(time.Now()))
 		if wait <= 0 {
@@ -78,6 +80,9 @@ func (d *draining) step(now time.Time) time.Time {
 		}
 	}
 	x := d.leavers.next(now, d.now.order)
+	for x != nil && d.movers.has(x) {
+		x = d.leavers.next(now, d.now.order)
+	}
 	if x == nil {
 		d.held = true
 		return next
@@ -119,9 +124,17 @@ func (d *draining) wait(on bool) {
 	}
 }
 
-// leave lets one session go whose turn it is. How long that takes is time that the slots
-// behind it lose, see pacer.
-func (d *draining) leave(x *Session) { x.Close(d.now.code, d.now.reason, d.now.why) }
+// leave lets one session go whose turn it is: to another backend where it can, else with a
+// Close. How long that takes is time that the slots behind it lose, see pacer.
+func (d *draining) leave(x *Session) {
+	now := d.now
+	closes := func() { x.Close(now.code, now.reason, now.why) }
+	if !x.Moves() {
+		closes()
+		return
+	}
+	d.movers.move(x, now.why, now.alone, closes)
+}
 
 // cut closes all that are left, also those that open later, and ends in the end those that
 // nothing else does: a session without a close_timeout could go on for ever.

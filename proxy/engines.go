@@ -12,6 +12,7 @@ func (gone) Close(relay.Ending)            {}
 func (gone) Shed(relay.Ending)             {}
 func (gone) Held() int                     { return 0 }
 func (gone) Kill()                         {}
+func (gone) CancelMove(string)             {}
 func (gone) Counts() (none [2]relay.Count) { return none }
 
 // sumRest returns what sessions without event loops have counted.

@@ -57,6 +57,26 @@ func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backen
 	return s
 }
 
+// move hands a session a connection to another backend, and owns that from then on. It
+// reports false if nothing can come of it.
+func (e *engines) move(s engine.Session, next *leg) bool {
+	switch s := s.(type) {
+	case *evented.Session:
+		fd, err := duplicate(next.stream)
+		if err != nil {
+			next.stream.Close()
+			return false
+		}
+		s.Move(next.detach(fd))
+	case *pump.Session:
+		s.Move(next.pump())
+	default:
+		next.stream.Close()
+		return false
+	}
+	return true
+}
+
 // sum returns what each tally has counted.
 func (e *engines) sum(tallies []*engine.Tally) []relay.Traffic {
 	if e.loops == nil {

@@ -21,6 +21,15 @@ func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backen
 	return pump.Start(opt, obs, client.pump(), backend.pump())
 }
 
+func (e *engines) move(s engine.Session, next *leg) bool {
+	if s, ok := s.(*pump.Session); ok {
+		s.Move(next.pump())
+		return true
+	}
+	next.stream.Close()
+	return false
+}
+
 func (e *engines) sum(tallies []*engine.Tally) []relay.Traffic { return sumRest(tallies) }
 
 func (e *engines) held(sessions []engine.Session) []int { return heldEach(sessions) }

@@ -191,7 +191,7 @@ func (h *handshake) prepare() {
 // strippedHeaders are not the client's to send upstream: extension offers, which the
 // edge makes itself if it does, and the headers by which an edge says that a session has moved.
 var strippedHeaders = []string{"Sec-Websocket-Extensions", "Content-Length",
-	"Tidegate-Session", "Tidegate-Attempt", "Tidegate-Previous-Backend", "Tidegate-Signature"}
+	headerSession, headerAttempt, headerPrevious, headerSignature}
 
 // relayAnswer gives the client the backend's own answer as it came.
 func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
@@ -291,6 +291,7 @@ func (h *handshake) answer(u *upstream) []byte {
 func (h *handshake) open(u *upstream, clientHead []byte) {
 	s := newSession(h.route.place(h.endpoint), u.backend, &SessionInfo{Client: h.conn.remote, ClientIP: h.origin.client, Host: h.r.Host,
 		Path: h.r.URL.Path, Subprotocol: u.subprotocol, RequestID: h.requestID})
+	s.again = h.again(u)
 	h.route.stats.enter(h.endpoint.Name)
 	u.backend.Live.Open()
 	h.srv.stats.sessions.Add(1)

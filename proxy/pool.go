@@ -21,6 +21,7 @@ type pool struct {
 	registry *balance.Registry
 	connect  *histogram.Histogram // how long it took to reach backends
 	picker   atomic.Pointer[balance.Picker]
+	moved    moveStats
 
 	mu     sync.Mutex
 	slots  []*watch
@@ -82,6 +83,7 @@ func (p *pool) apply(v *poolView) {
 		w.cancel()
 	}
 	p.view, p.closed = v, false
+	p.moved.bound(v.Migrate)
 	if p.silent == nil && len(p.slots) > 0 && !p.spoken() {
 		p.silent = make(chan struct{})
 	}
@@ -195,6 +197,10 @@ type PoolView struct {
 	Connect histogram.Snapshot
 	// Drains are those of its backends that are drained, by ID.
 	Drains map[string]DrainView
+	// Migrations are moves of sessions by their result, InDoubt the messages of which
+	// nobody knows whether a backend that was lost has dealt with them.
+	Migrations map[string]uint64
+	InDoubt    uint64
 }
 
 // show returns the pool as it stands.
@@ -203,6 +209,7 @@ func (p *pool) show() PoolView {
 	defer p.mu.Unlock()
 	out := PoolView{Name: p.name, Policy: p.view.Balance.Policy, Backends: p.registry.Backends(), Connect: p.connect.Snapshot(),
 		Drains: map[string]DrainView{}}
+	out.Migrations, out.InDoubt = p.moved.view()
 	for _, d := range p.drains {
 		out.Drains[d.backend.ID] = d.show()
 	}

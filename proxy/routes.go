@@ -24,13 +24,14 @@ type route struct {
 	pool    *poolView
 	stats   *RouteStats
 	places  sync.Map // *endpoint → *place
+	moves   *moves   // nil: sessions stay with their backends
 }
 
 // place returns where the route's sessions on a listener are counted.
 func (r *route) place(e *endpoint) *place {
 	p, ok := r.places.Load(e)
 	if !ok {
-		p, _ = r.places.LoadOrStore(e, &place{srv: e.ln.srv, stats: r.stats, limits: e.ln.limits,
+		p, _ = r.places.LoadOrStore(e, &place{srv: e.ln.srv, stats: r.stats, limits: e.ln.limits, moves: r.moves, tcp: e.TCP,
 			listener: e.Name, route: r.Name, pool: r.pool.Name, endless: r.WebSocket.CloseTimeout == 0})
 	}
 	return p.(*place)
@@ -39,7 +40,7 @@ func (r *route) place(e *endpoint) *place {
 type headerCondition struct{ name, value string }
 
 func newRoute(s RouteSettings, pool *poolView, stats *RouteStats, memory *engine.Memory) *route {
-	r := &route{RouteSettings: s, pool: pool, stats: stats}
+	r := &route{RouteSettings: s, pool: pool, stats: stats, moves: newMoves(pool)}
 	for name, value := range s.Headers {
 		r.headers = append(r.headers, headerCondition{http.CanonicalHeaderKey(name), value})
 	}
@@ -61,7 +62,9 @@ func (r *route) engine(c relay.Compression) *engine.Options {
 		return o.(*engine.Options)
 	}
 	opt := r.options
-	opt.Relay.Compression = c
+	if opt.Relay.Compression = c; c.Mode != relay.Passthrough {
+		opt.Relay.Migrate = r.moves.options()
+	}
 	o, _ := r.engines.LoadOrStore(c, &opt)
 	return o.(*engine.Options)
 }

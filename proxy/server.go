@@ -41,6 +41,9 @@ type Server struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	attending sync.Mutex // guards ended
+	ended     bool       // nothing more is begun for sessions
+
 	stopEngines func() // ends the engines and waits; guarded by applying
 
 	applying  sync.Mutex // one configuration at a time
@@ -88,6 +91,17 @@ func (s *Server) start(f func(context.Context)) context.CancelFunc {
 		f(ctx)
 	})
 	return cancel
+}
+
+// attend runs f for a session, unless the server has ended: it reports whether it does. Its
+// context is the server's.
+func (s *Server) attend(f func(context.Context)) bool {
+	s.attending.Lock()
+	defer s.attending.Unlock()
+	if !s.ended {
+		s.wg.Go(func() { f(s.ctx) })
+	}
+	return !s.ended
 }
 
 // Ready reports whether the edge takes new sessions.

@@ -32,6 +32,7 @@ func (s State) String() string { return [...]string{"open", "closing", "closed"}
 // state and the backend is fixed when it opens.
 type Session struct {
 	backend  atomic.Pointer[balance.Backend]
+	again    *again // how to reach another backend; nil: the session stays with its own
 	place    *place
 	engine   engine.Session // set before the session can be found
 	number   uint64
@@ -48,6 +49,8 @@ type place struct {
 	srv                   *Server
 	stats                 *RouteStats
 	limits                *limits
+	moves                 *moves // nil: sessions stay with their backends
+	tcp                   TCPSettings
 	listener, route, pool string
 	endless               bool // no close_timeout: the end may take for ever
 }

@@ -127,6 +127,31 @@ type PoolSettings struct {
 	// OnRemoved is for those of a backend that has left for longer than RemovalGrace.
 	OnRemoved    RemovalAction
 	RemovalGrace time.Duration
+	// Migrate lets sessions move between backends; nil is off.
+	Migrate *MigrateSettings
+}
+
+// MigrateSettings say how sessions of a pool move to another backend; see
+// relay.MoveOptions.
+type MigrateSettings struct {
+	CloseCodes                     []ws.StatusCode
+	OnFailure                      bool
+	MaxBufferedBytes               int
+	Settle, Timeout                time.Duration
+	ReplayMessages, DiscardReplies int
+	// RedialsPerSecond bounds the handshakes with other backends, of all sessions of the
+	// pool together; 0 is no limit.
+	RedialsPerSecond float64
+	// Secret is the key of the reattach headers' signature.
+	Secret []byte
+}
+
+func (m *MigrateSettings) relay() *relay.MoveOptions {
+	if m == nil {
+		return nil
+	}
+	return &relay.MoveOptions{MaxBuffered: m.MaxBufferedBytes, Settle: m.Settle, Timeout: m.Timeout, CloseCodes: m.CloseCodes,
+		OnFailure: m.OnFailure, ReplayMessages: m.ReplayMessages, DiscardReplies: m.DiscardReplies}
 }
 
 // SourceSettings are one place that announces a pool's instances.

@@ -47,6 +47,9 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	for _, p := range pools {
 		p.close()
 	}
+	s.attending.Lock()
+	s.ended = true
+	s.attending.Unlock()
 	s.wg.Wait()
 	// No handler runs any more, so that these are all.
 	for _, x := range s.sessions.list(nil) {

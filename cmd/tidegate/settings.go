@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"os"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/gobwas/ws"
@@ -161,10 +163,17 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		OnRemoved:    map[string]proxy.RemovalAction{"drain": proxy.DrainSessions, "close": proxy.CloseSessions}[p.OnBackendRemoved],
 		RemovalGrace: p.RemovalGrace,
 	}
+	var errs []error
+	if p.Migrates() {
+		migrate, err := migrateSettings(p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("migrate: %w", err))
+		}
+		s.Migrate = migrate
+	}
 	if len(p.Backends) > 0 {
 		s.Sources = append(s.Sources, staticSource(p.Backends))
 	}
-	var errs []error
 	if p.Consul != nil {
 		source, err := consulSource(p, log)
 		if err != nil {
@@ -186,6 +195,21 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 func drainSettings(d *config.Drain) proxy.DrainSettings {
 	return proxy.DrainSettings{Rate: d.Rate, Window: d.Window, Deadline: d.Deadline, Code: ws.StatusCode(d.Code), Reason: d.Reason,
 		Order: map[string]proxy.DrainOrder{"idle": proxy.IdleFirst, "random": proxy.RandomOrder}[d.Order]}
+}
+
+func migrateSettings(p *config.Pool) (*proxy.MigrateSettings, error) {
+	m := p.Migrate
+	secret, err := os.ReadFile(m.SecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the secret: %w", err)
+	}
+	s := &proxy.MigrateSettings{OnFailure: p.OnBackendFailure == "migrate", MaxBufferedBytes: int(min(m.MaxBuffered, math.MaxInt32)),
+		Settle: m.Settle, Timeout: m.Timeout, RedialsPerSecond: float64(m.RedialsPerSecond),
+		ReplayMessages: m.ReplayOpeningMessages, DiscardReplies: m.ReplayDiscardReplies, Secret: bytes.TrimRight(secret, "\r\n")}
+	for _, code := range m.OnCloseCodes {
+		s.CloseCodes = append(s.CloseCodes, ws.StatusCode(code))
+	}
+	return s, nil
 }
 
 func hashOn(h config.HashSource) proxy.HashOn {

@@ -156,7 +156,7 @@ func sessionView(s *proxy.Session, counts [2]relay.Count) admin.Session {
 	i := s.Info()
 	return admin.Session{ID: i.ID, Route: i.Route, Listener: i.Listener, Pool: i.Pool, Backend: s.Backend().ID, Client: i.Client.String(),
 		ClientIP: i.ClientIP.String(), State: s.State().String(), Opened: i.Opened, DurationSeconds: time.Since(i.Opened).Seconds(), Subprotocol: i.Subprotocol,
-		Host: i.Host, Path: i.Path, RequestID: i.RequestID,
+		Host: i.Host, Path: i.Path, RequestID: i.RequestID, Attempts: s.Attempts(),
 		Upstream: trafficView(counts[relay.Client]), Downstream: trafficView(counts[relay.Backend])}
 }
 

@@ -37,7 +37,7 @@ func readAnswer(t *testing.T, conn net.Conn, head bool) answer {
 
 const sessionJSON = `{"id":"s1","route":"chat","listener":"edge","pool":"chat","backend":"b","client":"10.0.0.1:5000","client_ip":"192.0.2.1",` +
 	`"state":"open","opened":"2025-06-01T12:00:00Z","duration_seconds":1.5,"subprotocol":"v2","host":"chat.example.com",` +
-	`"path":"/ws","request_id":"r1","upstream":{"messages":1,"bytes":2,"frames":3},"downstream":{"messages":4,"bytes":5,"frames":6}}`
+	`"path":"/ws","request_id":"r1","attempts":0,"upstream":{"messages":1,"bytes":2,"frames":3},"downstream":{"messages":4,"bytes":5,"frames":6}}`
 
 const backendJSON = `{"id":"dc1/n1/chat-1","address":"10.0.0.5:9001","weight":1,"state":"up","sessions":1,"in_flight":2,` +
 	`"picks":3,"failures":{"connect":1},"node":"n1","datacenter":"dc1","tags":["\u003cscript\u003e"],"meta":{"k":"v"}}`

@@ -166,6 +166,7 @@ type Session struct {
 	Host            string    `json:"host"`       // untrusted, as the rest of the request
 	Path            string    `json:"path"`       // without the query, which may hold secrets
 	RequestID       string    `json:"request_id"` // X-Request-Id
+	Attempts        int       `json:"attempts"`   // handshakes with other backends, to move it there
 	Upstream        Traffic   `json:"upstream"`   // from the client
 	Downstream      Traffic   `json:"downstream"` // to the client
 }

@@ -76,11 +76,11 @@ pools:
 					Wait: 5 * time.Minute, Debounce: 100 * time.Millisecond,
 					EmptyProtection: EmptyProtection{MaxLoss: 1, Hold: 30 * time.Second},
 				},
-				Balance: balance, Upstream: upstreamTLS, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
+				Balance: balance, Upstream: upstreamTLS, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
 			},
 			{
 				Name: "other", Backends: []Backend{{Address: "a:1", Weight: 1, ID: "a:1"}},
-				Balance: balance, Upstream: upstream, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
+				Balance: balance, Upstream: upstream, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
 			},
 		},
 	}
@@ -147,6 +147,9 @@ func TestContract(t *testing.T) {
 			},
 			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
 			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
+			OnBackendFailure: "close",
+			Migrate: &Migrate{Enabled: true, OnCloseCodes: []int{1001, 1012, 1013}, MaxBuffered: 1 << 20, Settle: 500 * time.Millisecond,
+				Timeout: 10 * time.Second, RedialsPerSecond: 100, SecretFile: in("m.key")},
 		}},
 	}
 	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
@@ -237,4 +240,15 @@ pools:
     drain: {rate: 0, window: 60s, deadline: 5m, code: 1012, reason: "service restart", order: oldest}
     on_backend_removed: drain
     removal_grace: 2s
+    on_backend_failure: close
+    migrate:
+      enabled: true
+      on_close_codes: [1001, 1012, 1013]
+      max_buffered: 1MiB
+      settle: 500ms
+      timeout: 10s
+      redials_per_second: 100
+      replay_opening_messages: 0
+      replay_discard_replies: 0
+      secret_file: m.key
 `

@@ -112,6 +112,7 @@ func (e *EmptyProtection) setDefaults() {
 func (p *Pool) setDefaults() {
 	p.OnBackendRemoved = "drain"
 	p.RemovalGrace = 2 * time.Second
+	p.OnBackendFailure = "close"
 }
 
 func (d *Drain) setDefaults() {
@@ -120,6 +121,15 @@ func (d *Drain) setDefaults() {
 	d.Code = 1012
 	d.Reason = "service restart"
 	d.Order = "oldest"
+}
+
+func (m *Migrate) setDefaults() {
+	m.Enabled = true
+	m.OnCloseCodes = []int{1001, 1012, 1013}
+	m.MaxBuffered = 1 << 20
+	m.Settle = 500 * time.Millisecond
+	m.Timeout = 10 * time.Second
+	m.RedialsPerSecond = 100
 }
 
 func (b *Balance) setDefaults() {

@@ -17,7 +17,7 @@ var laterKeys = map[reflect.Type][]string{
 	},
 	reflect.TypeFor[Route](): {"auth", "sticky"},
 	reflect.TypeFor[Pool](): {
-		"health", "on_backend_failure", "migrate", "rebalance",
+		"health", "rebalance",
 	},
 	reflect.TypeFor[Balance](): {
 		"slow_start", "max_sessions_per_backend", "load_header",

@@ -19,6 +19,11 @@ type Pool struct {
 	// RemovalGrace is how long a backend may be away before it counts as removed; 0 is not
 	// at all.
 	RemovalGrace time.Duration `key:"removal_grace"`
+	// OnBackendFailure is what happens to the sessions of a backend that ends without a
+	// Close: close or migrate.
+	OnBackendFailure string `key:"on_backend_failure" oneof:"close,migrate"`
+	// Migrate is nil where sessions stay with their backends.
+	Migrate *Migrate `key:"migrate"`
 }
 
 // Drain says how the sessions of a draining backend leave it.
@@ -35,6 +40,29 @@ type Drain struct {
 	Reason string `key:"reason"`
 	// Order says who leaves first: oldest, idle or random.
 	Order string `key:"order" oneof:"oldest,idle,random"`
+}
+
+// Migrate says how sessions move to another backend while their clients stay.
+type Migrate struct {
+	// Enabled is for switching off a block that stays in the file.
+	Enabled bool `key:"enabled"`
+	// OnCloseCodes are the codes of a backend's Close that do not end its sessions.
+	OnCloseCodes []int `key:"on_close_codes" range:"1000..4999" unique:"true"`
+	// MaxBuffered is how many bytes of a client are kept meanwhile.
+	MaxBuffered int64 `key:"max_buffered" as:"bytes"`
+	// Settle is how long a backend must have said nothing before it is left, Timeout
+	// bounds each move.
+	Settle  time.Duration `key:"settle"`
+	Timeout time.Duration `key:"timeout"`
+	// RedialsPerSecond bounds the handshakes for moves; 0 is no limit.
+	RedialsPerSecond int `key:"redials_per_second"`
+	// ReplayOpeningMessages is how many messages of a client, the first ones, go to each
+	// next backend again, ReplayDiscardReplies how many answers to them the client does not
+	// get.
+	ReplayOpeningMessages int `key:"replay_opening_messages" range:"0..1000"`
+	ReplayDiscardReplies  int `key:"replay_discard_replies" range:"0..1000"`
+	// SecretFile holds the key that signs the reattach headers.
+	SecretFile string `key:"secret_file" as:"file"`
 }
 
 // Backend is one static app server.

@@ -32,6 +32,7 @@ func newSamples(t testing.TB) samples {
 	}
 	s.write(t, "k1.bin", bytes.Repeat([]byte{1}, 32))
 	s.write(t, "k2.bin", bytes.Repeat([]byte{2}, 80))
+	s.write(t, "m.key", []byte("0123456789abcdef0123456789abcdef\n"))
 	s.write(t, "short.bin", []byte("too short"))
 	s.write(t, "token", []byte("secret\n"))
 	s.write(t, "blank", []byte(" \n"))

@@ -27,6 +27,12 @@ func (v *validator) validatePools() {
 		v.validateBalance(join(path, "balance"), p.Balance)
 		v.validateUpstream(join(path, "upstream"), &p.Upstream)
 		v.validateDrain(join(path, "drain"), &p.Drain)
+		if p.Migrate != nil {
+			v.validateMigrate(join(path, "migrate"), p.Migrate)
+		}
+		if at := join(path, "on_backend_failure"); p.OnBackendFailure == "migrate" && !p.Migrates() && v.usable(at) && v.usable(join(path, "migrate")) {
+			v.add(at, "on_backend_failure: migrate needs a migrate block with enabled: true")
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ func (v *validator) validateRoutes() {
 		v.validateHeaderEdits(join(path, "headers"), &r.Headers)
 		v.validateOrigins(join(path, "origins"), r.Origins)
 		v.validateWebSocket(join(path, "websocket"), r.WebSocket)
+		v.checkMovable(path, r)
 	}
 }
 

@@ -81,6 +81,7 @@ func full() Snapshot {
 					{ID: "a", State: "up", Sessions: 2, Picks: 7, Failures: map[string]uint64{"connect": 1}},
 					{ID: "dc1/n1/b", State: "draining", Sessions: 1, Picks: 3, Draining: true, Remaining: 1},
 				},
+				Migrations: map[string]uint64{"ok": 12, "no_pong": 1}, InDoubt: 3,
 				Stale:  true,
 				Consul: &Consul{Index: 1234, LastContact: at, Errors: 5},
 			},
@@ -130,6 +131,7 @@ func TestContractNames(t *testing.T) {
 		requests_total{route,code} backend_sessions_active{pool,backend}
 		backend_state{pool,backend,state} backend_picks_total{pool,backend}
 		backend_connect_duration_seconds{pool} backend_failures_total{pool,backend,kind}
+		migrations_total{pool,result} messages_in_doubt_total{pool}
 		config_generation config_reloads_total{result} config_last_reload_success
 		certificate_not_after_seconds{listener,name} consul_index{pool}
 		consul_last_contact_timestamp_seconds{pool} consul_errors_total{pool} discovery_stale{pool}

@@ -54,6 +54,10 @@ var (
 
 	drainRemaining = desc("drain_remaining",
 		"Sessions that a backend which is drained still has.", "pool", "backend")
+	migrationsTotal = desc("migrations_total",
+		"Moves of sessions to another backend by result: ok or a short cause.", "pool", "result")
+	messagesInDoubtTotal = desc("messages_in_doubt_total",
+		"Messages of clients of which nobody knows whether a backend that was lost has dealt with them.", "pool")
 
 	configGeneration = desc("config_generation",
 		"Number of the applied configuration.")

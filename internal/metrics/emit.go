@@ -102,6 +102,10 @@ func (e emitter) pool(p *Pool) {
 			e.gauge(drainRemaining, float64(b.Remaining), p.Name, b.ID)
 		}
 	}
+	if p.Migrations != nil {
+		e.counters(migrationsTotal, p.Migrations, p.Name)
+		e.counter(messagesInDoubtTotal, p.InDoubt, p.Name)
+	}
 	e.gauge(discoveryStale, zeroOrOne(p.Stale), p.Name)
 	if c := p.Consul; c != nil {
 		e.gauge(consulIndex, float64(c.Index), p.Name)

@@ -98,6 +98,10 @@ type Pool struct {
 	// ConnectDuration is what it took to reach backends, TLS included.
 	ConnectDuration histogram.Snapshot
 	Backends        []Backend
+	// Migrations are moves of sessions by result, nil for a pool whose sessions stay.
+	Migrations map[string]uint64
+	// InDoubt is how many messages may or may not have been dealt with.
+	InDoubt uint64
 	// Stale says that the set is not known to be current.
 	Stale bool
 	// Consul is nil for a pool that Consul does not feed.

@@ -136,7 +136,7 @@ func (su suite) moves(t *testing.T) {
 		s.expectLost(t, 0)
 		s.CancelMove("refused")
 		s.expectMoved(t, "refused")
-		s.client.expect(ws.OpClose, body(1012, "backend went away"))
+		s.client.expect(ws.OpClose, body(1012, "session cannot be resumed"))
 		s.client.send(s.client.frame(ws.OpClose, true, body(1012, "")))
 		s.client.expectEnd()
 		s.client.Close()

@@ -100,7 +100,10 @@ func (s *Session) finish() {
 	for side := range s.legs {
 		s.legs[side].conn.Close()
 	}
-	s.dropNext()
+	if s.late != nil && s.late.next != nil {
+		s.dropNext()
+		s.obs.Moved(engine.Moved{Result: relay.MoveClosed})
+	}
 	s.account()
 	s.loop().Reserve(-2)
 	go s.obs.Done(res)

@@ -83,7 +83,7 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 	in.ended = true
 	if from == Client {
 		out = r.toBackend(out)
-	} else if back = r.toBackend(back); r.ends(now) {
+	} else if r.toBackend(back); r.ends(now) {
 		return
 	}
 	defer r.review(now)

@@ -60,6 +60,7 @@ const (
 	MoveBackendClosed = "backend_closed" // the old backend has
 	MoveClosed        = "closed"         // the edge has
 	MoveTimeout       = "timeout"        // no other backend in time
+	MoveRefused       = "refused"        // another backend does not take the session
 	MoveNextGone      = "next_gone"      // the next backend ended meanwhile
 	MoveOpeningTooBig = "opening_too_big"
 	MoveNotPossible   = "not_possible" // the session is ending, moves already, or is not to move
@@ -297,6 +298,9 @@ func (r *Relay) finish(m *move, result string) {
 // ended without the attempt.
 func (r *Relay) giveUp(m *move, result string, now time.Duration, toClient, toBackend *Buffers) {
 	verdict := m.verdict
+	if result == MoveRefused {
+		verdict.Code, verdict.Reason = StatusServiceRestart, "session cannot be resumed"
+	}
 	r.finish(m, result)
 	r.in[Backend].ended, r.in[Backend].closed = false, false
 	if r.ending == nil {

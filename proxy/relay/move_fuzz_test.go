@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +46,6 @@ type fuzzedMove struct {
 	open    [numSides]bool
 	gone    bool   // the backend has ended
 	doubted uint64 // in all
-	lost    int    // messages of a backend that it did not end
 }
 
 func newFuzzedMove(t *testing.T, compressed bool) *fuzzedMove {
@@ -214,6 +212,6 @@ func (g *fuzzedMove) check() {
 		g.t.Fatalf("of %d messages of the client the backends got %v: %d are missing, %d in doubt", g.said[Client], up, missing, g.doubted)
 	}
 	if !g.open[Backend] && len(down) != g.said[Backend] {
-		g.t.Fatal(fmt.Sprintf("of %d messages of the backends the client got %v", g.said[Backend], down))
+		g.t.Fatalf("of %d messages of the backends the client got %v", g.said[Backend], down)
 	}
 }

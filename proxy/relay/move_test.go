@@ -559,7 +559,7 @@ func TestMove(t *testing.T) {
 				g.take()
 				g.follow()
 			},
-			client: "close 1012 backend went away", result: "refused",
+			client: "close 1012 session cannot be resumed", result: "refused",
 		},
 		{
 			name: "a crash and a client that closes",
