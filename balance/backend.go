@@ -215,11 +215,12 @@ func (l *Live) stand(to standing) {
 	}
 }
 
-// reserve places one reservation unless the backend takes no new sessions.
-func (l *Live) reserve() bool {
+// reserveBelow places one reservation unless the backend takes no new sessions or its load
+// has reached the limit, which is countMask at most.
+func (l *Live) reserveBelow(limit int64) bool {
 	for {
 		w := word(l.word.Load())
-		if !w.eligible() {
+		if !w.takes(limit) {
 			return false
 		}
 		if l.swap(w, w+oneInFlight) {
@@ -229,11 +230,11 @@ func (l *Live) reserve() bool {
 	}
 }
 
-// reserveAt is reserve, but only while the load is what the caller decided on.
+// reserveAt is reserveBelow, but only while the load is what the caller decided on.
 func (l *Live) reserveAt(load int64) bool {
 	for {
 		w := word(l.word.Load())
-		if !w.eligible() || w.load() != load {
+		if w.load() != load || !w.takes(countMask) {
 			return false
 		}
 		if l.swap(w, w+oneInFlight) {
@@ -292,7 +293,10 @@ func (w word) state() State {
 	return StateUp
 }
 
-// eligible also bounds the load, so that neither count can run into its neighbour.
 func (w word) eligible() bool {
-	return w.standing() == present && !w.has(Drained) && (!w.has(Failing|Outlier) || w.has(Panicking)) && w.load() < countMask
+	return w.standing() == present && !w.has(Drained) && (!w.has(Failing|Outlier) || w.has(Panicking))
 }
+
+// takes reports whether one more is taken on under a limit of the load. The limit is
+// countMask at most, so that neither count can run into its neighbour.
+func (w word) takes(limit int64) bool { return w.load() < limit && w.eligible() }

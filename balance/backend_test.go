@@ -14,8 +14,8 @@ func TestLiveCounts(t *testing.T) {
 		sessions, inFlight int64
 	}{
 		{"zero value", func() {}, 0, 0},
-		{"reserve", func() { l.reserve() }, 0, 1},
-		{"reserve again", func() { l.reserve() }, 0, 2},
+		{"reserve", func() { l.reserveBelow(countMask) }, 0, 1},
+		{"reserve again", func() { l.reserveBelow(countMask) }, 0, 2},
 		{"open", l.Open, 1, 1},
 		{"release", l.Release, 1, 0},
 		{"reserve at the present load", func() { l.reserveAt(1) }, 1, 1},
@@ -23,7 +23,7 @@ func TestLiveCounts(t *testing.T) {
 		{"open the second", l.Open, 2, 0},
 		{"close", l.Close, 1, 0},
 		{"remove", func() { l.setState(StateRemoved) }, 1, 0},
-		{"reserve when removed", func() { l.reserve() }, 1, 0},
+		{"reserve when removed", func() { l.reserveBelow(countMask) }, 1, 0},
 		{"reserve at when removed", func() { l.reserveAt(1) }, 1, 0},
 		{"close when removed", l.Close, 0, 0},
 	}
@@ -60,7 +60,7 @@ func TestLiveRefusesUnpairedEnds(t *testing.T) {
 func TestLiveCountsStayApartAtTheirLimit(t *testing.T) {
 	var l Live
 	l.word.Store(uint64(word(countMask-1) * oneSession))
-	if !l.reserve() || l.reserve() || l.reserveAt(countMask) {
+	if !l.reserveBelow(countMask) || l.reserveBelow(countMask) || l.reserveAt(countMask) {
 		t.Fatal("want room for exactly one more")
 	}
 	l.Open()
@@ -94,7 +94,7 @@ func TestMarks(t *testing.T) {
 		{"removed", removed, Drained | Failing | Panicking, StateRemoved, false},
 	} {
 		var l Live
-		l.reserve()
+		l.reserveBelow(countMask)
 		l.stand(c.standing)
 		for m := Drained; m <= Panicking; m <<= 1 {
 			if l.Set(m, c.marks&m != 0) != (c.marks&m != 0) || l.Set(m, c.marks&m != 0) || l.Has(m) != (c.marks&m != 0) {
@@ -107,7 +107,7 @@ func TestMarks(t *testing.T) {
 		if l.stand(present); l.InFlight() != 1 || l.Sessions() != 0 {
 			t.Errorf("%s: marks changed the counts: %d in flight, %d sessions", c.name, l.InFlight(), l.Sessions())
 		}
-		if l.reserve() != l.Eligible() {
+		if l.reserveBelow(countMask) != l.Eligible() {
 			t.Errorf("%s: it was reserved, or not, against its word", c.name)
 		}
 	}
@@ -165,7 +165,7 @@ func TestLiveConcurrently(t *testing.T) {
 	for g := range 8 {
 		all.Go(func() {
 			for i := range 2000 {
-				if !l.reserve() {
+				if !l.reserveBelow(countMask) {
 					continue
 				}
 				if i%3 == 0 {

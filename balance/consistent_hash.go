@@ -10,7 +10,9 @@ import "math/rand/v2"
 // more would lift it over ⌈c·(m+1)·w/W⌉, where m is the load and W the weight of all
 // backends that could be picked and w is its own weight (Mirrokni, Thorup,
 // Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016, with weights). There
-// is always one that is not full. Sessions that are open are never moved for it.
+// is always one that is not full. Sessions that are open are never moved for it. A backend
+// that has as many sessions as it may have at all is skipped like one that is closed, and the
+// others share what is left.
 //
 // A request without a hash goes to a random place on the ring: that is a random
 // backend in proportion to its points, under the same bound.
@@ -20,11 +22,8 @@ type consistentHash struct {
 	loadFactor float64 // 0: unbounded
 }
 
-func consistentHashPolicy(loadFactor float64) Policy {
-	return func(set *Set) Picker {
-		entrants := entrantsOf(set)
-		return &consistentHash{entrants: entrants, ring: newRing(entrants), loadFactor: loadFactor}
-	}
+func newConsistentHash(entrants []entrant, loadFactor float64) Picker {
+	return &consistentHash{entrants: entrants, ring: newRing(entrants), loadFactor: loadFactor}
 }
 
 func (p *consistentHash) Pick(r Request) (*Backend, error) {
@@ -41,7 +40,7 @@ func (p *consistentHash) Pick(r Request) (*Backend, error) {
 		switch {
 		case e == nil: // the last open one closed during the walk
 		case p.loadFactor == 0:
-			if e.live.reserve() {
+			if e.reserve() {
 				return e.backend, nil
 			}
 		case e.live.reserveAt(load):

@@ -44,7 +44,7 @@ func TestConsistentHashNeverChanges(t *testing.T) {
 	for _, factor := range []float64{0, 1, 1.25} {
 		for range 10 {
 			rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
-			p := consistentHashPolicy(factor)(NewRegistry().Update(list))
+			p := newConsistentHash(entrantsOf(NewRegistry().Update(list), 0), factor)
 			for _, g := range golden {
 				b := pick(t, p, Request{Hash: HashString(g.key), Hashed: true})
 				b.Live.Release()
@@ -59,7 +59,7 @@ func TestConsistentHashNeverChanges(t *testing.T) {
 // owners returns where each of n keys goes.
 func owners(t testing.TB, set *Set, n int) []string {
 	t.Helper()
-	p := consistentHashPolicy(0)(set)
+	p := newConsistentHash(entrantsOf(set, 0), 0)
 	ids := make([]string, n)
 	for i := range ids {
 		b := pick(t, p, Request{Hash: HashString("key-" + strconv.Itoa(i)), Hashed: true})
@@ -152,7 +152,7 @@ func TestConsistentHashWithoutHash(t *testing.T) {
 	for _, factor := range []float64{0, 1.25} {
 		set := equalWeights(4)
 		set.Backends()[1].Live.setState(StateDown)
-		p := consistentHashPolicy(factor)(set)
+		p := newConsistentHash(entrantsOf(set, 0), factor)
 		counts := make([]int, 4)
 		for range 6000 {
 			b := pick(t, p, Request{Hash: 12345})
@@ -189,7 +189,7 @@ func TestBoundedLoads(t *testing.T) {
 	for _, factor := range []float64{1, 1.25, 2} {
 		for _, weights := range [][]int{{1}, {1, 1, 1}, {1, 2, 3, 4, 0}, slices.Repeat([]int{100}, 20)} {
 			set := weighted(weights...)
-			p := consistentHashPolicy(factor)(set)
+			p := newConsistentHash(entrantsOf(set, 0), factor)
 			for i := range 500 {
 				if i == 250 && len(weights) > 2 {
 					set.Backends()[1].Live.setState(StateDown)
@@ -204,7 +204,7 @@ func TestBoundedLoads(t *testing.T) {
 
 func TestUnboundedLoads(t *testing.T) {
 	set := equalWeights(3)
-	p := consistentHashPolicy(0)(set)
+	p := newConsistentHash(entrantsOf(set, 0), 0)
 	for range 100 {
 		pick(t, p, Request{Hash: HashString("everyone"), Hashed: true}).Live.Open()
 	}
@@ -216,7 +216,7 @@ func TestUnboundedLoads(t *testing.T) {
 // A key stays with its backend as long as that one is not full, and comes back to it.
 func TestBoundedLoadsKeepOwners(t *testing.T) {
 	set := equalWeights(4)
-	p := consistentHashPolicy(1.25)(set)
+	p := newConsistentHash(entrantsOf(set, 0), 1.25)
 	r := Request{Hash: HashString("alice"), Hashed: true}
 	owner := pick(t, p, r)
 	owner.Live.Open()
@@ -227,7 +227,7 @@ func TestBoundedLoadsKeepOwners(t *testing.T) {
 	other.Live.Release()
 	for _, b := range set.Backends() {
 		for b.Live.Load() < 10 {
-			b.Live.reserve()
+			b.Live.reserveBelow(countMask)
 		}
 	}
 	if b := pick(t, p, r); b != owner {
@@ -239,7 +239,7 @@ func TestBoundedLoadsKeepOwners(t *testing.T) {
 // backend have 11.
 func TestBoundedLoadsCountTheNewSession(t *testing.T) {
 	set := equalWeights(4)
-	p := consistentHashPolicy(1)(set)
+	p := newConsistentHash(entrantsOf(set, 0), 1)
 	r := Request{Hash: HashString("alice"), Hashed: true}
 	owner := pick(t, p, r)
 	others := []int64{9, 10, 11}
@@ -249,7 +249,7 @@ func TestBoundedLoadsCountTheNewSession(t *testing.T) {
 			want, others = others[0], others[1:]
 		}
 		for b.Live.Load() < want {
-			b.Live.reserve()
+			b.Live.reserveBelow(countMask)
 		}
 	}
 	if b := pick(t, p, r); b != owner {
@@ -264,10 +264,10 @@ func TestBoundedLoadsCountTheNewSession(t *testing.T) {
 // else all of these could be full.
 func TestBoundedLoadsWithTried(t *testing.T) {
 	set := equalWeights(3)
-	p := consistentHashPolicy(1)(set)
+	p := newConsistentHash(entrantsOf(set, 0), 1)
 	for i, n := range []int{0, 5, 5} {
 		for range n {
-			set.Backends()[i].Live.reserve()
+			set.Backends()[i].Live.reserveBelow(countMask)
 		}
 	}
 	for range 100 {
@@ -281,10 +281,10 @@ func TestBoundedLoadsWithTried(t *testing.T) {
 // Everyone looks full after others were quicker: the walk gives the least loaded.
 func TestWalkWithStaleBound(t *testing.T) {
 	set := weighted(1, 4, 1)
-	p := consistentHashPolicy(1.25)(set).(*consistentHash)
+	p := newConsistentHash(entrantsOf(set, 0), 1.25).(*consistentHash)
 	for i, n := range []int{3, 8, 4} {
 		for range n {
-			set.Backends()[i].Live.reserve()
+			set.Backends()[i].Live.reserveBelow(countMask)
 		}
 	}
 	e, load := p.walk(rand.Uint64(), &Request{}, bound{})
@@ -302,7 +302,7 @@ func TestWalkWithStaleBound(t *testing.T) {
 func TestBoundedLoadsConcurrently(t *testing.T) {
 	for _, factor := range []float64{1, 1.25} {
 		set := weighted(1, 2, 1, 4)
-		p := consistentHashPolicy(factor)(set)
+		p := newConsistentHash(entrantsOf(set, 0), factor)
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {

@@ -21,6 +21,8 @@
 //     are one atomic word, so that a reservation is never placed on a backend that has
 //     stopped to take sessions: after that was written, no pick of any picker, old or
 //     new, lands on it. Nobody overwrites what another party has said.
+//   - A backend's limit of sessions is checked in the step that reserves, so that no number
+//     of picks at once goes over it.
 //   - Sets and pickers are immutable. What changes between two sets (state, counts)
 //     is read at the time of the pick, so health can act without a new set.
 //   - Pick takes no lock, allocates nothing, and may be called by any goroutine.

@@ -8,7 +8,7 @@ package balance
 // and while nothing ends, no two loads ever differ by more than one.
 type leastConnections struct{ entrants []entrant }
 
-func newLeastConnections(set *Set) Picker { return &leastConnections{entrants: entrantsOf(set)} }
+func newLeastConnections(entrants []entrant) Picker { return &leastConnections{entrants} }
 
 func (p *leastConnections) Pick(r Request) (*Backend, error) {
 	d := newDice()

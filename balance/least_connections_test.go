@@ -19,7 +19,7 @@ func loads(set *Set) []int64 {
 // Nothing ends: after each whole round of weights the loads are the weights.
 func TestLeastConnectionsFollowsWeights(t *testing.T) {
 	set := weighted(1, 3, 0, 2)
-	p := newLeastConnections(set)
+	p := newLeastConnections(entrantsOf(set, 0))
 	for round := range int64(50) {
 		for range 6 {
 			pick(t, p, Request{}).Live.Open()
@@ -51,15 +51,15 @@ func TestLeastConnectionsCompares(t *testing.T) {
 			set := weighted(c.weights...)
 			for i, b := range set.Backends() {
 				for range c.sessions[i] {
-					b.Live.reserve()
+					b.Live.reserveBelow(countMask)
 					b.Live.Open()
 				}
 				for range c.flying[i] {
-					b.Live.reserve()
+					b.Live.reserveBelow(countMask)
 				}
 			}
 			var got []int
-			for i, n := range countPicks(t, set, newLeastConnections(set), 400) {
+			for i, n := range countPicks(t, set, newLeastConnections(entrantsOf(set, 0)), 400) {
 				if n > 0 {
 					got = append(got, i)
 				}
@@ -75,15 +75,15 @@ func TestLeastConnectionsCompares(t *testing.T) {
 func TestLeastConnectionsBreaksTiesFairly(t *testing.T) {
 	set := weighted(1, 2, 1, 1, 4)
 	busy := set.Backends()[2].Live
-	busy.reserve()
-	checkShares(t, countPicks(t, set, newLeastConnections(set), 40000), []float64{1, 2, 0, 1, 4})
+	busy.reserveBelow(countMask)
+	checkShares(t, countPicks(t, set, newLeastConnections(entrantsOf(set, 0)), 40000), []float64{1, 2, 0, 1, 4})
 }
 
 // Picks on all goroutines at once, with equal weights and nothing ending: at the end,
 // and at every moment in between, no load is more than one above another.
 func TestLeastConnectionsStaysLevelConcurrently(t *testing.T) {
 	set := equalWeights(7)
-	p := newLeastConnections(set)
+	p := newLeastConnections(entrantsOf(set, 0))
 	const goroutines, each = 8, 1000
 	var all sync.WaitGroup
 	for range goroutines {
@@ -116,7 +116,7 @@ func TestLeastConnectionsStaysLevelConcurrently(t *testing.T) {
 // make the pick fail, nor the counts wrong.
 func TestLeastConnectionsUnderChurn(t *testing.T) {
 	set := weighted(1, 1, 2)
-	p := newLeastConnections(set)
+	p := newLeastConnections(entrantsOf(set, 0))
 	var all sync.WaitGroup
 	for range 6 {
 		all.Go(func() {

@@ -35,8 +35,8 @@ func (r *Request) tried(l *Live) bool {
 // lock, allocates nothing, and may be called from any goroutine.
 type Picker interface {
 	// Pick returns a backend that takes new sessions, with one reservation placed on
-	// it, which the caller ends (see [Live]). It returns ErrNoBackend or ErrAllTried,
-	// unwrapped, and places nothing, if there is none.
+	// it, which the caller ends (see [Live]). It returns ErrNoBackend, ErrFull or
+	// ErrAllTried, unwrapped, and places nothing, if there is none.
 	Pick(Request) (*Backend, error)
 }
 
@@ -44,6 +44,9 @@ var (
 	// ErrNoBackend says that no backend of the set takes new sessions: there is none,
 	// or each is down, ejected, draining, removed or of weight 0.
 	ErrNoBackend = errors.New("no backend takes new sessions")
+	// ErrFull says that backends would take new sessions, were it not that each one that was
+	// not tried yet has as many as Options.MaxSessions allows.
+	ErrFull = errors.New("every backend has as many sessions as it may have")
 	// ErrAllTried says that backends take new sessions, but all of them were tried for
 	// this session. It is not an ErrNoBackend: a client is told that its backends could
 	// not be reached, not that there are none.
@@ -53,6 +56,8 @@ var (
 	ErrUnknownPolicy = errors.New("unknown policy")
 	// ErrLoadFactor says that Options.LoadFactor is neither 0 nor a number from 1.
 	ErrLoadFactor = errors.New("load factor must be 0 or at least 1")
+	// ErrMaxSessions says that Options.MaxSessions is negative.
+	ErrMaxSessions = errors.New("the most sessions of a backend must be 0 or more")
 )
 
 // Policy builds the picker of a set. It may be called from any goroutine.
@@ -66,29 +71,35 @@ type Options struct {
 	// its fair share. 0 does not bound it. Other policies have no use for it, but a
 	// value that is wrong is refused with any of them.
 	LoadFactor float64
+	// MaxSessions is how many sessions, dials in flight included, a backend may have;
+	// one that has more, of former options, keeps them. 0 is no limit.
+	MaxSessions int
 }
 
 // policies stand in the order in which the documentation lists them.
 var policies = []struct {
 	name string
-	make func(Options) Policy
+	make func([]entrant, Options) Picker
 }{
-	{"round_robin", func(Options) Policy { return newRoundRobin }},
-	{"least_connections", func(Options) Policy { return newLeastConnections }},
-	{"consistent_hash", func(o Options) Policy { return consistentHashPolicy(o.LoadFactor) }},
-	{"power_of_two_choices", func(Options) Policy { return newPowerOfTwo }},
-	{"random", func(Options) Policy { return newRandom }},
+	{"round_robin", func(e []entrant, _ Options) Picker { return newRoundRobin(e) }},
+	{"least_connections", func(e []entrant, _ Options) Picker { return newLeastConnections(e) }},
+	{"consistent_hash", func(e []entrant, o Options) Picker { return newConsistentHash(e, o.LoadFactor) }},
+	{"power_of_two_choices", func(e []entrant, _ Options) Picker { return newPowerOfTwo(e) }},
+	{"random", func(e []entrant, _ Options) Picker { return newRandom(e) }},
 }
 
-// New returns the policy that options name. Errors are ErrUnknownPolicy and
-// ErrLoadFactor, wrapped.
+// New returns the policy that options name. Errors are ErrUnknownPolicy, ErrLoadFactor
+// and ErrMaxSessions, wrapped.
 func New(options Options) (Policy, error) {
 	if f := options.LoadFactor; f != 0 && !(f >= 1) || math.IsInf(f, 0) {
 		return nil, fmt.Errorf("%w, not %v", ErrLoadFactor, f)
 	}
+	if options.MaxSessions < 0 {
+		return nil, fmt.Errorf("%w, not %d", ErrMaxSessions, options.MaxSessions)
+	}
 	for _, p := range policies {
 		if p.name == options.Policy {
-			return p.make(options), nil
+			return func(set *Set) Picker { return p.make(entrantsOf(set, options.MaxSessions), options) }, nil
 		}
 	}
 	return nil, fmt.Errorf("%w %q, not one of %s", ErrUnknownPolicy, options.Policy, strings.Join(Policies(), ", "))
@@ -111,6 +122,7 @@ func HashString(s string) uint64 { return xxhash.Sum64String(s) }
 type entrant struct {
 	live    *Live
 	share   uint64 // the weight, from 1 to maxShare
+	limit   int64  // of the load, countMask at most
 	backend *Backend
 }
 
@@ -118,8 +130,13 @@ type entrant struct {
 // slots, in 64 bits.
 const maxShare = 1 << 30
 
-// entrantsOf returns the backends of a set that have a weight, in the set's order.
-func entrantsOf(set *Set) []entrant {
+// entrantsOf returns the backends of a set that have a weight, in the set's order, each
+// with room for maxSessions; 0 is no limit.
+func entrantsOf(set *Set, maxSessions int) []entrant {
+	limit := int64(countMask)
+	if maxSessions > 0 {
+		limit = min(limit, int64(maxSessions))
+	}
 	largest := 0
 	for _, b := range set.backends {
 		largest = max(largest, b.Weight)
@@ -131,7 +148,7 @@ func entrantsOf(set *Set) []entrant {
 	entrants := make([]entrant, 0, len(set.backends))
 	for _, b := range set.backends {
 		if b.Weight > 0 {
-			entrants = append(entrants, entrant{live: b.Live, share: max(1, uint64(b.Weight)>>shift), backend: b})
+			entrants = append(entrants, entrant{live: b.Live, share: max(1, uint64(b.Weight)>>shift), limit: limit, backend: b})
 		}
 	}
 	return slices.Clip(entrants)
@@ -140,8 +157,11 @@ func entrantsOf(set *Set) []entrant {
 // open reports whether the entrant may be picked for r at this moment, and its load.
 func (e *entrant) open(r *Request) (load int64, ok bool) {
 	w := word(e.live.word.Load())
-	return w.load(), w.eligible() && !r.tried(e.live)
+	return w.load(), w.takes(e.limit) && !r.tried(e.live)
 }
+
+// reserve places one reservation if the entrant still takes one.
+func (e *entrant) reserve() bool { return e.live.reserveBelow(e.limit) }
 
 // lighter reports whether load on e is less, by share, than otherLoad on other.
 func (e *entrant) lighter(load int64, other *entrant, otherLoad int64) bool {
@@ -150,13 +170,16 @@ func (e *entrant) lighter(load int64, other *entrant, otherLoad int64) bool {
 
 // refusal says why none of the entrants was open to r.
 func refusal(entrants []entrant, r *Request) error {
-	if len(r.Tried) == 0 {
-		return ErrNoBackend
-	}
+	err := ErrNoBackend
 	for i := range entrants {
-		if entrants[i].live.Eligible() {
-			return ErrAllTried
+		e := &entrants[i]
+		switch {
+		case !e.live.Eligible():
+		case e.limit < countMask && !r.tried(e.live):
+			return ErrFull // or was so when the pick looked
+		case len(r.Tried) > 0:
+			err = ErrAllTried
 		}
 	}
-	return ErrNoBackend
+	return err
 }

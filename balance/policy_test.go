@@ -107,6 +107,9 @@ func TestNew(t *testing.T) {
 			}
 		}
 	}
+	if _, err := New(Options{Policy: "random", MaxSessions: -1}); !errors.Is(err, ErrMaxSessions) {
+		t.Errorf("a negative number of sessions: %v", err)
+	}
 	for _, name := range []string{"", "p2x", "Random", "random "} {
 		_, err := New(Options{Policy: name})
 		if !errors.Is(err, ErrUnknownPolicy) || !strings.Contains(err.Error(), "power_of_two_choices") {
@@ -201,7 +204,7 @@ func TestTriedAreNotPickedAgain(t *testing.T) {
 // One that comes up after the pick has looked does not make a first attempt "tried".
 func TestRefusalOfAFirstAttempt(t *testing.T) {
 	set := equalWeights(2)
-	entrants := entrantsOf(set)
+	entrants := entrantsOf(set, 0)
 	if err := refusal(entrants, &Request{}); err != ErrNoBackend {
 		t.Errorf("nothing tried: %v", err)
 	}

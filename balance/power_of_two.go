@@ -7,7 +7,7 @@ package balance
 // other from choosing the same backend at the same time.
 type powerOfTwo struct{ lottery }
 
-func newPowerOfTwo(set *Set) Picker { return &powerOfTwo{newLottery(set)} }
+func newPowerOfTwo(entrants []entrant) Picker { return &powerOfTwo{newLottery(entrants)} }
 
 func (p *powerOfTwo) Pick(r Request) (*Backend, error) {
 	for {
@@ -15,7 +15,7 @@ func (p *powerOfTwo) Pick(r Request) (*Backend, error) {
 		if e == nil {
 			return nil, refusal(p.entrants, &r)
 		}
-		if e.live.reserve() {
+		if e.reserve() {
 			return e.backend, nil
 		}
 	}

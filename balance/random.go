@@ -9,7 +9,7 @@ import (
 // random picks at random in proportion to weight among the backends that are open.
 type random struct{ lottery }
 
-func newRandom(set *Set) Picker { return &random{newLottery(set)} }
+func newRandom(entrants []entrant) Picker { return &random{newLottery(entrants)} }
 
 func (p *random) Pick(r Request) (*Backend, error) {
 	for {
@@ -17,7 +17,7 @@ func (p *random) Pick(r Request) (*Backend, error) {
 		if e == nil {
 			return nil, refusal(p.entrants, &r)
 		}
-		if e.live.reserve() {
+		if e.reserve() {
 			return e.backend, nil
 		}
 	}
@@ -29,9 +29,8 @@ type lottery struct {
 	ends     []uint64 // the sum of the shares up to and with each entrant
 }
 
-func newLottery(set *Set) lottery {
-	l := lottery{entrants: entrantsOf(set)}
-	l.ends = make([]uint64, len(l.entrants))
+func newLottery(entrants []entrant) lottery {
+	l := lottery{entrants: entrants, ends: make([]uint64, len(entrants))}
 	var sum uint64
 	for i := range l.entrants {
 		sum += l.entrants[i].share

@@ -32,7 +32,7 @@ func TestRandomFollowsWeights(t *testing.T) {
 			for _, i := range c.down {
 				set.Backends()[i].Live.setState(StateDown)
 			}
-			checkShares(t, countPicks(t, set, newRandom(set), 40000), c.shares)
+			checkShares(t, countPicks(t, set, newRandom(entrantsOf(set, 0)), 40000), c.shares)
 		})
 	}
 }
@@ -40,13 +40,13 @@ func TestRandomFollowsWeights(t *testing.T) {
 // Those that were tried leave the others with their proportions.
 func TestRandomFollowsWeightsWithoutTheTried(t *testing.T) {
 	set := weighted(1, 50, 2, 3)
-	counts := countPicks(t, set, newRandom(set), 40000, set.Backends()[1], set.Backends()[2])
+	counts := countPicks(t, set, newRandom(entrantsOf(set, 0)), 40000, set.Backends()[1], set.Backends()[2])
 	checkShares(t, counts, []float64{1, 0, 0, 3})
 }
 
 func TestDrawOpenFollowsShares(t *testing.T) {
 	set := weighted(5, 1, 3, 2)
-	l := newLottery(set)
+	l := newLottery(entrantsOf(set, 0))
 	set.Backends()[2].Live.setState(StateEjected)
 	counts := make([]int, 4)
 	for range 40000 {

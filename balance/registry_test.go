@@ -72,9 +72,9 @@ func TestLiveSurvives(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := NewRegistry()
 			live := r.Update(instances("a")).Backends()[0].Live
-			live.reserve()
+			live.reserveBelow(countMask)
 			live.Open()
-			live.reserve()
+			live.reserveBelow(countMask)
 			var set *Set
 			for _, u := range updates {
 				set = r.Update(u)
@@ -136,9 +136,9 @@ func TestRemovedBackendsAreListedUntilTheirSessionsEnd(t *testing.T) {
 	r := NewRegistry()
 	set := r.Update([]discovery.Instance{instance("a", 5), instance("b", 1), instance("c", 1)})
 	a, b, c := set.Backends()[0], set.Backends()[1], set.Backends()[2]
-	a.Live.reserve()
+	a.Live.reserveBelow(countMask)
 	a.Live.Open()
-	b.Live.reserve()
+	b.Live.reserveBelow(countMask)
 	r.Update(instances("d"))
 
 	listed := r.Backends()
@@ -172,7 +172,7 @@ func TestForgottenBackendReturnsNew(t *testing.T) {
 		r := NewRegistry()
 		set := r.Update(instances("idle", "busy"))
 		busy, idle := set.Backends()[0].Live, set.Backends()[1].Live
-		busy.reserve()
+		busy.reserveBelow(countMask)
 		idle.Fail(FailureConnect)
 		r.Update(nil)
 		busy.Release()
@@ -183,7 +183,7 @@ func TestForgottenBackendReturnsNew(t *testing.T) {
 		if set.Backends()[0].Live == busy || set.Backends()[1].Live == idle {
 			t.Errorf("looked %v: an old Live came back", look)
 		}
-		if idle.reserve() {
+		if idle.reserveBelow(countMask) {
 			t.Errorf("looked %v: the forgotten Live took a reservation", look)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestRingIsSorted(t *testing.T) {
 	for _, weights := range [][]int{{}, {1}, {3, 1, 0, 9}, slices.Repeat([]int{2}, 300)} {
-		entrants := entrantsOf(weighted(weights...))
+		entrants := entrantsOf(weighted(weights...), 0)
 		r := newRing(entrants)
 		if !slices.IsSortedFunc(r.points, func(a, b point) int {
 			return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.owner, b.owner))
@@ -31,7 +31,7 @@ func TestRingIsSorted(t *testing.T) {
 }
 
 func TestRingLookup(t *testing.T) {
-	r := newRing(entrantsOf(weighted(1, 5, 2)))
+	r := newRing(entrantsOf(weighted(1, 5, 2), 0))
 	hashes := []uint64{0, 1, math.MaxUint64, math.MaxUint64 - 1}
 	for _, p := range r.points {
 		hashes = append(hashes, p.hash-1, p.hash, p.hash+1)
@@ -70,7 +70,7 @@ func TestPointCounts(t *testing.T) {
 		{"at least one each", []int{1 << 30, 1}, []uint64{maxPoints / 2, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			counts, total := pointCounts(entrantsOf(weighted(c.weights...)))
+			counts, total := pointCounts(entrantsOf(weighted(c.weights...), 0))
 			if diff := gocmp.Diff(c.want, counts); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

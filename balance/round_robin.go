@@ -34,8 +34,8 @@ type roundRobin struct {
 	_        [56]byte
 }
 
-func newRoundRobin(set *Set) Picker {
-	p := &roundRobin{entrants: entrantsOf(set)}
+func newRoundRobin(entrants []entrant) Picker {
+	p := &roundRobin{entrants: entrants}
 	p.slots = smoothSequence(slotWeights(p.entrants))
 	if n := len(p.slots); n > 0 {
 		p.cursor.Store(rand.Uint64N(uint64(n)))
@@ -50,7 +50,7 @@ func (p *roundRobin) Pick(r Request) (*Backend, error) {
 		if e == nil {
 			return nil, refusal(p.entrants, &r)
 		}
-		if p.cursor.CompareAndSwap(at, at+skipped+1) && e.live.reserve() {
+		if p.cursor.CompareAndSwap(at, at+skipped+1) && e.reserve() {
 			return e.backend, nil
 		}
 	}

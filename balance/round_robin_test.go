@@ -76,7 +76,7 @@ func TestSlotWeights(t *testing.T) {
 		{"too long, and then a divisor", []int{1_000_001, 1_000_000}, []uint64{1, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := slotWeights(entrantsOf(weighted(c.given...)))
+			got := slotWeights(entrantsOf(weighted(c.given...), 0))
 			if c.name == "too long, in proportion" {
 				reduce(c.want)
 			}
@@ -97,7 +97,7 @@ func TestSlotsAreBoundedAndFair(t *testing.T) {
 			weights[i] = 1 + rnd.IntN(1<<rnd.IntN(17))
 			sum += float64(weights[i])
 		}
-		slots := newRoundRobin(weighted(weights...)).(*roundRobin).slots
+		slots := newRoundRobin(entrantsOf(weighted(weights...), 0)).(*roundRobin).slots
 		limit := max(minSlots, slotsPerEntrant*n)
 		if len(slots) > limit+n {
 			t.Errorf("%d backends: %d slots, limit %d", n, len(slots), limit)
@@ -116,7 +116,7 @@ func TestSlotsAreBoundedAndFair(t *testing.T) {
 
 func TestRoundRobinGivesEachPeriodExactly(t *testing.T) {
 	set := weighted(5, 1, 0, 3)
-	p := newRoundRobin(set)
+	p := newRoundRobin(entrantsOf(set, 0))
 	for range 10 {
 		if diff := cmp.Diff([]int{5, 1, 0, 3}, countPicks(t, set, p, 9)); diff != "" {
 			t.Fatalf("one period (-want +got):\n%s", diff)
@@ -128,7 +128,7 @@ func TestRoundRobinGivesEachPeriodExactly(t *testing.T) {
 func TestRoundRobinSkipsWithoutDoubling(t *testing.T) {
 	for _, down := range []int{0, 1, 2, 3} {
 		set := weighted(2, 2, 2, 2)
-		p := newRoundRobin(set)
+		p := newRoundRobin(entrantsOf(set, 0))
 		set.Backends()[down].Live.setState(StateDown)
 		want := []int{100, 100, 100, 100}
 		want[down] = 0
@@ -137,7 +137,7 @@ func TestRoundRobinSkipsWithoutDoubling(t *testing.T) {
 		}
 	}
 	set := weighted(4, 3, 2, 1)
-	p := newRoundRobin(set)
+	p := newRoundRobin(entrantsOf(set, 0))
 	set.Backends()[1].Live.setState(StateDown)
 	if diff := cmp.Diff([]int{400, 0, 200, 100}, countPicks(t, set, p, 700)); diff != "" {
 		t.Errorf("weighted (-want +got):\n%s", diff)
@@ -147,7 +147,7 @@ func TestRoundRobinSkipsWithoutDoubling(t *testing.T) {
 // One that refuses every dial: the second tries go to all others alike.
 func TestRoundRobinSpreadsRetries(t *testing.T) {
 	set := equalWeights(5)
-	p := newRoundRobin(set)
+	p := newRoundRobin(entrantsOf(set, 0))
 	bad := set.Backends()[2]
 	counts := make([]int, 5)
 	for range 4000 {
@@ -169,7 +169,7 @@ func TestRoundRobinStartsAnywhere(t *testing.T) {
 	set := weighted(3, 1)
 	counts := make([]int, 2)
 	for range 4000 {
-		b := pick(t, newRoundRobin(set), Request{})
+		b := pick(t, newRoundRobin(entrantsOf(set, 0)), Request{})
 		b.Live.Release()
 		counts[slices.Index(set.Backends(), b)]++
 	}

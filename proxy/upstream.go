@@ -98,6 +98,10 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 			h.hear(ctx) // the first word may also have come just now
 			b, err = view.pick(pick)
 		}
+		if errors.Is(err, balance.ErrFull) {
+			h.srv.stats.shed("backends_full")
+			return nil, refuse(http.StatusServiceUnavailable, "full", "every backend has as many sessions as it may have").later()
+		}
 		if err != nil {
 			break
 		}

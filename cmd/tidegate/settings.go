@@ -155,7 +155,7 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 	u := p.Upstream
 	s := proxy.PoolSettings{
 		Name:    p.Name,
-		Balance: balance.Options{Policy: p.Balance.Policy, LoadFactor: p.Balance.LoadFactor},
+		Balance: balance.Options{Policy: p.Balance.Policy, LoadFactor: p.Balance.LoadFactor, MaxSessions: p.Balance.MaxSessionsPerBackend},
 		HashOn:  hashOn(p.Balance.HashOn),
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
 			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},

@@ -133,6 +133,9 @@ type Balance struct {
 	// LoadFactor bounds the load of a backend to that multiple of the mean, for
 	// consistent_hash. It is 0 (unbounded) or greater than 1.
 	LoadFactor float64 `key:"load_factor"`
+	// MaxSessionsPerBackend bounds the sessions of a backend, dials in flight included; 0
+	// is no limit.
+	MaxSessionsPerBackend int `key:"max_sessions_per_backend"`
 }
 
 // HashSource is a part of the request.
