@@ -294,7 +294,8 @@ func (w word) state() State {
 }
 
 func (w word) eligible() bool {
-	return w.standing() == present && !w.has(Drained) && (!w.has(Failing|Outlier) || w.has(Panicking))
+	const shut, sick = standingMask<<standingShift | word(Drained), word(Failing | Outlier)
+	return w&(shut|sick) == 0 || w&shut == 0 && w.has(Panicking)
 }
 
 // takes reports whether one more is taken on under a limit of the load. The limit is

@@ -66,14 +66,14 @@ func (p *consistentHash) boundFor(r *Request) (b bound, ok bool) {
 	var share uint64
 	for i := range p.entrants {
 		e := &p.entrants[i]
-		one, open := e.open(r)
+		w, open := e.open(r)
 		if !open {
 			continue
 		}
 		if p.loadFactor == 0 {
 			return bound{}, true
 		}
-		load += one
+		load += w.load()
 		share += e.share
 	}
 	return bound{load: p.loadFactor * float64(load+1), share: float64(share)}, share != 0
@@ -87,7 +87,8 @@ func (p *consistentHash) walk(hash uint64, r *Request, full bound) (least *entra
 	at := p.ring.after(hash)
 	for range len(p.ring.points) {
 		e := &p.entrants[p.ring.points[at].owner]
-		if load, ok := e.open(r); ok {
+		if w, ok := e.open(r); ok {
+			load := w.load()
 			if p.loadFactor == 0 || !full.reached(e, load) {
 				return e, load
 			}

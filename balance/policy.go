@@ -154,19 +154,20 @@ func entrantsOf(set *Set, maxSessions int) []entrant {
 	return slices.Clip(entrants)
 }
 
-// open reports whether the entrant may be picked for r at this moment, and its load.
-func (e *entrant) open(r *Request) (load int64, ok bool) {
-	w := word(e.live.word.Load())
-	return w.load(), w.takes(e.limit) && !r.tried(e.live)
+// open reports whether the entrant may be picked for r at this moment, and returns what that
+// follows from, which has the load.
+func (e *entrant) open(r *Request) (w word, ok bool) {
+	w = word(e.live.word.Load())
+	return w, w.takes(e.limit) && !r.tried(e.live)
+}
+
+// lighter reports, warmth aside, whether load on e is less, by share, than otherLoad on other.
+func (e *entrant) lighter(load int64, other *entrant, otherLoad int64) bool {
+	return uint64(load)*other.share < uint64(otherLoad)*e.share
 }
 
 // reserve places one reservation if the entrant still takes one.
 func (e *entrant) reserve() bool { return e.live.reserveBelow(e.limit) }
-
-// lighter reports whether load on e is less, by share, than otherLoad on other.
-func (e *entrant) lighter(load int64, other *entrant, otherLoad int64) bool {
-	return uint64(load)*other.share < uint64(otherLoad)*e.share
-}
 
 // refusal says why none of the entrants was open to r.
 func refusal(entrants []entrant, r *Request) error {

@@ -6,10 +6,11 @@ import (
 	"slices"
 )
 
-// random picks at random in proportion to weight among the backends that are open.
+// random picks at random in proportion to weight, and warmth, among the backends that are
+// open.
 type random struct{ lottery }
 
-func newRandom(entrants []entrant) Picker { return &random{newLottery(entrants)} }
+func newRandom(entrants []entrant) Picker { return &random{newLottery(entrants, true)} }
 
 func (p *random) Pick(r Request) (*Backend, error) {
 	for {
@@ -27,10 +28,11 @@ func (p *random) Pick(r Request) (*Backend, error) {
 type lottery struct {
 	entrants []entrant
 	ends     []uint64 // the sum of the shares up to and with each entrant
+	warming  bool     // entrants that warm up are drawn less often
 }
 
-func newLottery(entrants []entrant) lottery {
-	l := lottery{entrants: entrants, ends: make([]uint64, len(entrants))}
+func newLottery(entrants []entrant, warming bool) lottery {
+	l := lottery{entrants: entrants, warming: warming, ends: make([]uint64, len(entrants))}
 	var sum uint64
 	for i := range l.entrants {
 		sum += l.entrants[i].share
@@ -57,7 +59,7 @@ func (l *lottery) draw(r *Request, not *entrant) *entrant {
 			i++
 		}
 		e := &l.entrants[i]
-		if _, ok := e.open(r); ok && e != not {
+		if w, ok := e.open(r); ok && e != not && (!l.warming || e.ripe(w, l.entrants, r)) {
 			return e
 		}
 	}
@@ -71,10 +73,15 @@ func (l *lottery) drawOpen(r *Request, not *entrant) (choice *entrant) {
 	var sum uint64
 	for i := range l.entrants {
 		e := &l.entrants[i]
-		if _, ok := e.open(r); !ok || e == not {
+		w, ok := e.open(r)
+		if !ok || e == not {
 			continue
 		}
-		if sum += e.share; d.below(sum) < e.share {
+		pull := e.share
+		if l.warming {
+			pull = e.pull(w)
+		}
+		if sum += pull; d.below(sum) < pull {
 			choice = e
 		}
 	}

@@ -46,7 +46,7 @@ func TestRandomFollowsWeightsWithoutTheTried(t *testing.T) {
 
 func TestDrawOpenFollowsShares(t *testing.T) {
 	set := weighted(5, 1, 3, 2)
-	l := newLottery(entrantsOf(set, 0))
+	l := newLottery(entrantsOf(set, 0), false)
 	set.Backends()[2].Live.setState(StateEjected)
 	counts := make([]int, 4)
 	for range 40000 {

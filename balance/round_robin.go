@@ -24,6 +24,8 @@ const (
 // is taken instead. The others so keep their shares among themselves: the one that
 // follows does not get the missing one's on top of its own.
 //
+// So it is with a slot whose backend warms up, unless chance lets it have the slot.
+//
 // A new set starts anywhere in its period, lest edges march in step and lest a set
 // that changes often favours the first backend.
 type roundRobin struct {
@@ -56,24 +58,30 @@ func (p *roundRobin) Pick(r Request) (*Backend, error) {
 	}
 }
 
-// next returns the first entrant from the cursor's position on that is open, and how
-// many slots come before it, or nil.
-func (p *roundRobin) next(at uint64, r *Request) (e *entrant, skipped uint64) {
+// next returns the first entrant from the cursor's position on that is open and ripe, and
+// how many slots come before it. If the warmest closes meanwhile and chance is against all
+// others, it is the first one that is open; it is nil if none is.
+func (p *roundRobin) next(at uint64, r *Request) (choice *entrant, skipped uint64) {
 	n := uint64(len(p.slots))
 	if n == 0 {
 		return nil, 0
 	}
 	slot := at % n
-	for skipped = range n {
-		e = &p.entrants[p.slots[slot]]
-		if _, ok := e.open(r); ok {
-			return e, skipped
+	for i := range n {
+		e := &p.entrants[p.slots[slot]]
+		if w, ok := e.open(r); ok {
+			if e.ripe(w, p.entrants, r) {
+				return e, i
+			}
+			if choice == nil {
+				choice, skipped = e, i
+			}
 		}
 		if slot++; slot == n {
 			slot = 0
 		}
 	}
-	return nil, n
+	return choice, skipped
 }
 
 // slotWeights returns how many slots of a period each entrant gets.

@@ -120,6 +120,8 @@ type PoolSettings struct {
 	Sources []SourceSettings
 	Balance balance.Options
 	HashOn  HashOn
+	// SlowStart is how long a backend that is new, or back, warms up; 0 is not at all.
+	SlowStart time.Duration
 	// Upstream says how to reach a backend.
 	Upstream UpstreamSettings
 	// Drain says how the sessions of a draining backend leave.

@@ -157,6 +157,8 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		Name:    p.Name,
 		Balance: balance.Options{Policy: p.Balance.Policy, LoadFactor: p.Balance.LoadFactor, MaxSessions: p.Balance.MaxSessionsPerBackend},
 		HashOn:  hashOn(p.Balance.HashOn),
+
+		SlowStart: p.Balance.SlowStart,
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
 			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
 		Drain:        drainSettings(&p.Drain),

@@ -236,6 +236,7 @@ pools:
       hash_on: ip
       load_factor: 1.25
       max_sessions_per_backend: 0
+      slow_start: 0s
     upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, retries: 2, path: "", host: preserve,
                tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
     drain: {rate: 0, window: 60s, deadline: 5m, code: 1012, reason: "service restart", order: oldest}

@@ -20,7 +20,7 @@ var laterKeys = map[reflect.Type][]string{
 		"health", "rebalance",
 	},
 	reflect.TypeFor[Balance](): {
-		"slow_start", "load_header",
+		"load_header",
 	},
 	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
 }

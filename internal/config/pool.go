@@ -136,6 +136,9 @@ type Balance struct {
 	// MaxSessionsPerBackend bounds the sessions of a backend, dials in flight included; 0
 	// is no limit.
 	MaxSessionsPerBackend int `key:"max_sessions_per_backend"`
+	// SlowStart is how long a backend that is new, or back, gets fewer sessions than its
+	// weight says; 0 is not at all. Policy is not consistent_hash then.
+	SlowStart time.Duration `key:"slow_start"`
 }
 
 // HashSource is a part of the request.

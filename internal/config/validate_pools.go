@@ -149,7 +149,13 @@ func (v *validator) validateBalance(path string, b Balance) {
 	if v.usable(factor) && b.LoadFactor != 0 && (b.LoadFactor <= 1 || b.LoadFactor > 1000) {
 		v.fail(factor, "%v is out of range (0, or more than 1 to 1000)", b.LoadFactor)
 	}
-	if !v.usable(join(path, "policy")) || b.Policy == "consistent_hash" {
+	if !v.usable(join(path, "policy")) {
+		return
+	}
+	if b.Policy == "consistent_hash" {
+		if slowStart := join(path, "slow_start"); b.SlowStart != 0 && v.usable(slowStart) {
+			v.add(slowStart, "slow_start contradicts policy consistent_hash: a hash belongs to its backend, warm or not (leave slow_start out, or choose another policy)")
+		}
 		return
 	}
 	if v.usable(hashOn) && b.HashOn != (HashSource{From: "ip"}) {
