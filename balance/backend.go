@@ -108,9 +108,11 @@ type Live struct {
 	picks    atomic.Uint64
 	cold     atomic.Uint32 // 65536ths of its share that it does without, see Warm
 	failures [NumFailureKinds]atomic.Uint64
+	// What policies measure, each written by its method; at first nothing.
+	bandwidth pair // bytes per second, and of how many sessions
 	// Twice 64 bytes keep neighbours apart also where the processor fetches cache lines in
 	// pairs or has lines of 128 bytes.
-	_ [56]byte
+	_ [48]byte
 }
 
 // Open turns a reservation into a session.

@@ -33,6 +33,7 @@ var variants = []Options{
 	{Policy: "consistent_hash", LoadFactor: 1.25},
 	{Policy: "power_of_two_choices"},
 	{Policy: "random"},
+	{Policy: "least_bandwidth"},
 }
 
 func eachVariant(t *testing.T, test func(t *testing.T, policy Policy)) {
@@ -116,7 +117,8 @@ func TestNew(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	want := []string{"round_robin", "least_connections", "consistent_hash", "power_of_two_choices", "random"}
+	want := []string{"round_robin", "least_connections", "consistent_hash", "power_of_two_choices", "random",
+		"least_bandwidth"}
 	if diff := cmp.Diff(want, Policies()); diff != "" {
 		t.Errorf("policies (-want +got):\n%s", diff)
 	}

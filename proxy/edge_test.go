@@ -85,9 +85,16 @@ func staticSource(addrs ...string) SourceSettings {
 // startEdge runs a server with settings and waits until its pools have backends.
 func startEdge(t *testing.T, settings Settings) *testEdge {
 	t.Helper()
+	return startEdgeWith(t, settings, func(*Server) {})
+}
+
+// startEdgeWith is startEdge of a server that prepare has changed.
+func startEdgeWith(t *testing.T, settings Settings, prepare func(*Server)) *testEdge {
+	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	e := &testEdge{Server: NewServer(zap.New(core)), t: t, logs: logs}
 	e.Loops = loops
+	prepare(e.Server)
 	t.Cleanup(func() { e.Shutdown(context.Background(), 0, 0) })
 	e.apply(settings)
 	return e

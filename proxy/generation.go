@@ -203,6 +203,7 @@ func (n *Next) Commit() *Generation {
 	for _, v := range n.gen.pools {
 		pools[v.Name] = v.pool
 		v.pool.apply(v)
+		s.measure(v)
 	}
 	for name, p := range s.pools {
 		if pools[name] == nil {

@@ -22,6 +22,10 @@ type pool struct {
 	connect  *histogram.Histogram // how long it took to reach backends
 	picker   atomic.Pointer[balance.Picker]
 	moved    moveStats
+	traffic  traffic
+
+	measured  string // the policy that is measured for; with unmeasure guarded by Server.applying
+	unmeasure context.CancelFunc
 
 	mu     sync.Mutex
 	slots  []*watch
@@ -113,6 +117,7 @@ func (p *pool) hear(ctx context.Context) {
 // close ends the sources. The backends count as removed, under the last settings that the
 // pool had; it reports whether any of them still has sessions.
 func (p *pool) close() bool {
+	p.stopMeasuring()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.slots {

@@ -41,8 +41,9 @@ type Server struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	attending sync.Mutex // guards ended
-	ended     bool       // nothing more is begun for sessions
+	attending    sync.Mutex    // guards ended
+	ended        bool          // nothing more is begun for sessions
+	measurePause time.Duration // see there
 
 	stopEngines func() // ends the engines and waits; guarded by applying
 
@@ -57,7 +58,7 @@ type Server struct {
 func NewServer(log *zap.Logger) *Server {
 	now := time.Now()
 	s := &Server{started: now, log: log, ids: newIDs(now), sessions: newSessions(),
-		listeners: map[string]*listener{}, limits: map[string]*limits{}, pools: map[string]*pool{}}
+		listeners: map[string]*listener{}, limits: map[string]*limits{}, pools: map[string]*pool{}, measurePause: measurePause}
 	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
 	}))

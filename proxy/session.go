@@ -51,6 +51,7 @@ type place struct {
 	limits                *limits
 	moves                 *moves // nil: sessions stay with their backends
 	tcp                   TCPSettings
+	traffic               *traffic // of the pool
 	listener, route, pool string
 	endless               bool // no close_timeout: the end may take for ever
 }
@@ -163,6 +164,7 @@ func (o *observed) Done(res engine.Result) {
 	p.stats.SessionDuration.Observe(s.age().Seconds())
 	p.stats.leave(p.listener)
 	s.logEnd(res)
+	p.traffic.end(s.number, s.Backend().Live, res.Counts)
 	s.Backend().Live.Close()
 	p.limits.release(s.ClientIP())
 	p.srv.sessions.remove(s)

@@ -75,7 +75,14 @@ func (s *sessions) len() (n int) {
 }
 
 // list returns the sessions that match, oldest first.
-func (s *sessions) list(match func(*Session) bool) (out []*Session) {
+func (s *sessions) list(match func(*Session) bool) []*Session {
+	out := s.gather(match)
+	slices.SortFunc(out, func(a, b *Session) int { return cmp.Compare(a.number, b.number) })
+	return out
+}
+
+// gather returns the sessions that match in no order.
+func (s *sessions) gather(match func(*Session) bool) (out []*Session) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.Lock()
@@ -86,7 +93,6 @@ func (s *sessions) list(match func(*Session) bool) (out []*Session) {
 		}
 		sh.Unlock()
 	}
-	slices.SortFunc(out, func(a, b *Session) int { return cmp.Compare(a.number, b.number) })
 	return out
 }
 
