@@ -109,10 +109,11 @@ type Live struct {
 	cold     atomic.Uint32 // 65536ths of its share that it does without, see Warm
 	failures [NumFailureKinds]atomic.Uint64
 	// What policies measure, each written by its method; at first nothing.
-	bandwidth pair // bytes per second, and of how many sessions
+	bandwidth pair          // bytes per second, and of how many sessions
+	report    atomic.Uint64 // of its load, see Report
 	// Twice 64 bytes keep neighbours apart also where the processor fetches cache lines in
 	// pairs or has lines of 128 bytes.
-	_ [48]byte
+	_ [40]byte
 }
 
 // Open turns a reservation into a session.

@@ -47,7 +47,7 @@ func (bandwidth) survey(entrants []entrant) survey {
 	if sessions == 0 {
 		return survey{}
 	}
-	return survey{mean: rates / sessions}
+	return survey{each: rates / sessions}
 }
 
 func (bandwidth) cost(_ int, e *entrant, load int64, s survey) float64 {
@@ -55,5 +55,5 @@ func (bandwidth) cost(_ int, e *entrant, load int64, s survey) float64 {
 	if float64(load) < sessions {
 		return rate * float64(load) / sessions
 	}
-	return rate + s.mean*(float64(load)-sessions)
+	return rate + s.each*(float64(load)-sessions)
 }

@@ -205,7 +205,9 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	h.srv.noise.Info("backend answered", zap.String("route", h.route.Name), zap.String("backend", u.backend.ID),
 		zap.Stringer("client", h.conn.remote), zap.Stringer("client_ip", h.origin.client), zap.Int("status", u.res.StatusCode))
 	w.Header()["Content-Type"] = nil // none is made up
-	for name, values := range endToEnd(u.res.Header) {
+	header := endToEnd(u.res.Header)
+	header.Del(h.route.pool.LoadHeader)
+	for name, values := range header {
 		w.Header()[name] = values
 	}
 	if wants := u.res.Header["Upgrade"]; u.res.StatusCode == http.StatusUpgradeRequired && len(wants) > 0 {
@@ -277,6 +279,7 @@ func (h *handshake) answer(u *upstream) []byte {
 	for _, name := range []string{"Sec-Websocket-Extensions", "Content-Length"} {
 		delete(out, name)
 	}
+	out.Del(h.route.pool.LoadHeader)
 	out.Set("Upgrade", "websocket")
 	out.Set("Connection", "Upgrade")
 	if u.extension != "" {

@@ -10,13 +10,18 @@ import (
 )
 
 // Policies that go by what is measured.
-const leastBandwidth = "least_bandwidth"
+const (
+	leastBandwidth = "least_bandwidth"
+	leastLoad      = "least_load"
+)
 
 const (
 	// measurePause is the time between two looks at the sessions of a pool, and measureRest
 	// the least time, as a multiple of what the last look took.
 	measurePause = time.Second
 	measureRest  = 20
+	// reportPause is the time after which a report of load is older by one.
+	reportPause = 5 * time.Second
 )
 
 // measure has what the policy of a pool needs measured as long as the pool has that policy.
@@ -30,6 +35,8 @@ func (s *Server) measure(v *poolView) {
 	switch p.measured = v.Balance.Policy; p.measured {
 	case leastBandwidth:
 		p.unmeasure = s.start(func(ctx context.Context) { s.measureTraffic(ctx, p) })
+	case leastLoad:
+		p.unmeasure = s.start(p.ageReports)
 	}
 }
 

@@ -23,6 +23,7 @@ type pool struct {
 	picker   atomic.Pointer[balance.Picker]
 	moved    moveStats
 	traffic  traffic
+	reports  atomic.Pointer[string] // the header, in canonical form, that has reports of load; nil: none counts
 
 	measured  string // the policy that is measured for; with unmeasure guarded by Server.applying
 	unmeasure context.CancelFunc
@@ -88,6 +89,7 @@ func (p *pool) apply(v *poolView) {
 	}
 	p.view, p.closed = v, false
 	p.moved.bound(v.Migrate)
+	p.reports.Store(v.reportHeader())
 	if p.silent == nil && len(p.slots) > 0 && !p.spoken() {
 		p.silent = make(chan struct{})
 	}

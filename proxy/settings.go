@@ -122,6 +122,9 @@ type PoolSettings struct {
 	HashOn  HashOn
 	// SlowStart is how long a backend that is new, or back, warms up; 0 is not at all.
 	SlowStart time.Duration
+	// LoadHeader is the header of answers in which a backend says what load it has, for the
+	// policy least_load. It goes no further under any policy; empty: there is none.
+	LoadHeader string
 	// Upstream says how to reach a backend.
 	Upstream UpstreamSettings
 	// Drain says how the sessions of a draining backend leave.

@@ -179,6 +179,7 @@ func (h *handshake) attempt(ctx context.Context, b *balance.Backend) (*upstream,
 		u.stream.Close()
 		return nil, err
 	}
+	h.route.pool.report(b.Live, u.res.Header)
 	return u, nil
 }
 

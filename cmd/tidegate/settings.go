@@ -158,7 +158,7 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		Balance: balance.Options{Policy: p.Balance.Policy, LoadFactor: p.Balance.LoadFactor, MaxSessions: p.Balance.MaxSessionsPerBackend},
 		HashOn:  hashOn(p.Balance.HashOn),
 
-		SlowStart: p.Balance.SlowStart,
+		SlowStart: p.Balance.SlowStart, LoadHeader: p.Balance.LoadHeader,
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
 			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
 		Drain:        drainSettings(&p.Drain),

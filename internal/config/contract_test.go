@@ -35,7 +35,7 @@ pools:
 	}
 	tcp := TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second}
 	limits := Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, KeepAliveTimeout: 75 * time.Second}
-	balance := Balance{Policy: "least_connections", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25}
+	balance := Balance{Policy: "least_connections", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"}
 	upstream := Upstream{
 		ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
 		Retries: 2, Host: "preserve",
@@ -140,7 +140,7 @@ func TestContract(t *testing.T) {
 				PassingOnly: true, Consistency: "stale", Wait: 5 * time.Minute, Debounce: 100 * time.Millisecond,
 				EmptyProtection: EmptyProtection{MaxLoss: 1, Hold: 30 * time.Second},
 			},
-			Balance: Balance{Policy: "consistent_hash", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25},
+			Balance: Balance{Policy: "consistent_hash", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"},
 			Upstream: Upstream{
 				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
 				Retries: 2, Host: "preserve", TLS: &UpstreamTLS{},
@@ -150,6 +150,17 @@ func TestContract(t *testing.T) {
 			OnBackendFailure: "close",
 			Migrate: &Migrate{Enabled: true, OnCloseCodes: []int{1001, 1012, 1013}, MaxBuffered: 1 << 20, Settle: 500 * time.Millisecond,
 				Timeout: 10 * time.Second, RedialsPerSecond: 100, SecretFile: in("m.key")},
+		}, {
+			Name:     "load",
+			Backends: []Backend{{Address: "10.0.0.5:9001", Weight: 1, ID: "10.0.0.5:9001"}},
+			Balance:  Balance{Policy: "least_load", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"},
+			Upstream: Upstream{
+				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
+				Retries: 2, Host: "preserve",
+			},
+			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
+			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
+			OnBackendFailure: "close",
 		}},
 	}
 	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
@@ -237,6 +248,7 @@ pools:
       load_factor: 1.25
       max_sessions_per_backend: 0
       slow_start: 0s
+      load_header: Tidegate-Load
     upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, retries: 2, path: "", host: preserve,
                tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
     drain: {rate: 0, window: 60s, deadline: 5m, code: 1012, reason: "service restart", order: oldest}
@@ -253,4 +265,7 @@ pools:
       replay_opening_messages: 0
       replay_discard_replies: 0
       secret_file: m.key
+  - name: load
+    backends: [{address: "10.0.0.5:9001"}]
+    balance: {policy: least_load, load_header: tidegate-load}
 `

@@ -132,10 +132,13 @@ func (m *Migrate) setDefaults() {
 	m.RedialsPerSecond = 100
 }
 
+const defaultLoadHeader = "Tidegate-Load"
+
 func (b *Balance) setDefaults() {
 	b.Policy = "least_connections"
 	b.HashOn = HashSource{From: "ip"}
 	b.LoadFactor = 1.25
+	b.LoadHeader = defaultLoadHeader
 }
 
 func (u *Upstream) setDefaults() {

@@ -19,9 +19,6 @@ var laterKeys = map[reflect.Type][]string{
 	reflect.TypeFor[Pool](): {
 		"health", "rebalance",
 	},
-	reflect.TypeFor[Balance](): {
-		"load_header",
-	},
 	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
 }
 

@@ -126,8 +126,8 @@ type EmptyProtection struct {
 // Balance says which backend a new session gets.
 type Balance struct {
 	// Policy is least_connections, round_robin, consistent_hash,
-	// power_of_two_choices, random or least_bandwidth.
-	Policy string `key:"policy" oneof:"least_connections,round_robin,consistent_hash,power_of_two_choices,random,least_bandwidth" later:"least_response_time,least_load"`
+	// power_of_two_choices, random, least_load or least_bandwidth.
+	Policy string `key:"policy" oneof:"least_connections,round_robin,consistent_hash,power_of_two_choices,random,least_load,least_bandwidth" later:"least_response_time"`
 	// HashOn is what consistent_hash hashes.
 	HashOn HashSource `key:"hash_on" as:"hash_source"`
 	// LoadFactor bounds the load of a backend to that multiple of the mean, for
@@ -139,6 +139,9 @@ type Balance struct {
 	// SlowStart is how long a backend that is new, or back, gets fewer sessions than its
 	// weight says; 0 is not at all. Policy is not consistent_hash then.
 	SlowStart time.Duration `key:"slow_start"`
+	// LoadHeader is the canonical name of the header in which backends report their load,
+	// for least_load.
+	LoadHeader string `key:"load_header" required:"true"`
 }
 
 // HashSource is a part of the request.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ func (v *validator) validatePools() {
 			v.validateConsul(join(path, "consul"), p.Consul)
 		}
 		v.validateBalance(join(path, "balance"), p.Balance)
+		v.validateLoadHeader(join(path, "balance"), &p.Balance)
 		v.validateUpstream(join(path, "upstream"), &p.Upstream)
 		v.validateDrain(join(path, "drain"), &p.Drain)
 		if p.Migrate != nil {
@@ -163,6 +165,23 @@ func (v *validator) validateBalance(path string, b Balance) {
 	}
 	if v.usable(factor) && v.given(factor) {
 		v.add(factor, "load_factor has no effect with policy %s, only with consistent_hash", b.Policy)
+	}
+}
+
+func (v *validator) validateLoadHeader(path string, b *Balance) {
+	at := join(path, "load_header")
+	if !v.usable(at) || b.LoadHeader == "" {
+		return
+	}
+	b.LoadHeader = http.CanonicalHeaderKey(b.LoadHeader)
+	switch {
+	case !isToken(b.LoadHeader):
+		v.fail(at, "%s is not a valid header name", quote(b.LoadHeader))
+	case connectionHeaders[b.LoadHeader] || strings.HasPrefix(b.LoadHeader, "Sec-Websocket-"):
+		v.fail(at, "%s belongs to the handshake: it cannot have a load and go no further", b.LoadHeader)
+	}
+	if v.usable(join(path, "policy")) && b.Policy != "least_load" && b.LoadHeader != defaultLoadHeader {
+		v.add(at, "load_header has no effect with policy %s, only with least_load", b.Policy)
 	}
 }
 
