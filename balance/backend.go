@@ -111,9 +111,11 @@ type Live struct {
 	// What policies measure, each written by its method; at first nothing.
 	bandwidth pair          // bytes per second, and of how many sessions
 	report    atomic.Uint64 // of its load, see Report
+	handshake peaking       // how long it takes for one
+	pong      peaking
 	// Twice 64 bytes keep neighbours apart also where the processor fetches cache lines in
 	// pairs or has lines of 128 bytes.
-	_ [40]byte
+	_ [24]byte
 }
 
 // Open turns a reservation into a session.

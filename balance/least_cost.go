@@ -21,7 +21,7 @@ type gauge interface {
 
 // survey is what entrants have in common, for the cost of those of which less is known;
 // each gauge has its own use of it.
-type survey struct{ mean, each, sessions float64 }
+type survey struct{ mean, each, sessions, pong float64 }
 
 func newLeastCost(entrants []entrant, g gauge) Picker { return &leastCost{entrants, g} }
 

@@ -86,6 +86,7 @@ var policies = []struct {
 	{"consistent_hash", func(e []entrant, o Options) Picker { return newConsistentHash(e, o.LoadFactor) }},
 	{"power_of_two_choices", func(e []entrant, _ Options) Picker { return newPowerOfTwo(e) }},
 	{"random", func(e []entrant, _ Options) Picker { return newRandom(e) }},
+	{"least_response_time", func(e []entrant, _ Options) Picker { return newLeastCost(e, responseTime{}) }},
 	{"least_load", func(e []entrant, _ Options) Picker { return newLeastCost(e, newReported(e)) }},
 	{"least_bandwidth", func(e []entrant, _ Options) Picker { return newLeastCost(e, bandwidth{}) }},
 }

@@ -33,6 +33,7 @@ var variants = []Options{
 	{Policy: "consistent_hash", LoadFactor: 1.25},
 	{Policy: "power_of_two_choices"},
 	{Policy: "random"},
+	{Policy: "least_response_time"},
 	{Policy: "least_load"},
 	{Policy: "least_bandwidth"},
 }
@@ -119,7 +120,7 @@ func TestNew(t *testing.T) {
 		}
 	}
 	want := []string{"round_robin", "least_connections", "consistent_hash", "power_of_two_choices", "random",
-		"least_load", "least_bandwidth"}
+		"least_response_time", "least_load", "least_bandwidth"}
 	if diff := cmp.Diff(want, Policies()); diff != "" {
 		t.Errorf("policies (-want +got):\n%s", diff)
 	}

@@ -13,6 +13,7 @@ import (
 const (
 	leastBandwidth = "least_bandwidth"
 	leastLoad      = "least_load"
+	leastResponse  = "least_response_time"
 )
 
 const (
@@ -37,6 +38,8 @@ func (s *Server) measure(v *poolView) {
 		p.unmeasure = s.start(func(ctx context.Context) { s.measureTraffic(ctx, p) })
 	case leastLoad:
 		p.unmeasure = s.start(p.ageReports)
+	case leastResponse:
+		p.unmeasure = s.start(func(ctx context.Context) { p.calm(ctx, s.measurePause) })
 	}
 }
 
@@ -67,6 +70,25 @@ func (s *Server) measureTraffic(ctx context.Context, p *pool) {
 		m.look(s, p, began.Sub(last))
 		last = began
 		timer.Reset(max(s.measurePause, measureRest*time.Since(began)))
+	}
+}
+
+// calm lets what backends took for their answers decay until ctx is done.
+func (p *pool) calm(ctx context.Context, pause time.Duration) {
+	for range 2 { // what was before is forgotten: the peaks decay to the latest, and these to the best
+		balance.Settle(p.registry.Backends(), time.Hour.Seconds())
+	}
+	last := time.Now()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			balance.Settle(p.registry.Backends(), now.Sub(last).Seconds())
+			last = now
+		}
 	}
 }
 

@@ -105,8 +105,12 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		if err != nil {
 			break
 		}
+		start := time.Now()
 		u, err := h.attempt(ctx, b)
 		if err == nil {
+			if u.res.StatusCode == http.StatusSwitchingProtocols { // a refusal is no measure
+				b.Live.Answered(time.Since(start).Seconds())
+			}
 			return u, nil
 		}
 		b.Live.Release()
@@ -116,6 +120,9 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		last = fail(balance.FailureConnect, err)
 		errors.As(err, &last)
 		b.Live.Fail(last.kind)
+		if last.kind == balance.FailureTimeout {
+			b.Live.Answered(time.Since(start).Seconds())
+		}
 		h.srv.noise.Warn("backend failed", zap.String("route", h.route.Name), zap.String("pool", view.Name),
 			zap.String("backend", b.ID), zap.String("address", b.Addr), zap.Stringer("kind", last.kind), zap.Error(err))
 		pick.Tried = append(pick.Tried, b)

@@ -126,8 +126,8 @@ type EmptyProtection struct {
 // Balance says which backend a new session gets.
 type Balance struct {
 	// Policy is least_connections, round_robin, consistent_hash,
-	// power_of_two_choices, random, least_load or least_bandwidth.
-	Policy string `key:"policy" oneof:"least_connections,round_robin,consistent_hash,power_of_two_choices,random,least_load,least_bandwidth" later:"least_response_time"`
+	// power_of_two_choices, random, least_response_time, least_load or least_bandwidth.
+	Policy string `key:"policy" oneof:"least_connections,round_robin,consistent_hash,power_of_two_choices,random,least_response_time,least_load,least_bandwidth"`
 	// HashOn is what consistent_hash hashes.
 	HashOn HashSource `key:"hash_on" as:"hash_source"`
 	// LoadFactor bounds the load of a backend to that multiple of the mean, for
