@@ -95,7 +95,7 @@ func drained(t *testing.T, drain DrainSettings, test func(*drainRig)) {
 			Sources: []SourceSettings{{Slot: "test", Key: "k", Source: r.source}}, OnRemoved: DrainSessions, RemovalGrace: 2 * time.Second}}}
 		r.reload()
 		r.say("a", "b")
-		r.place = &place{srv: r.Server, stats: r.stats.route("all"), limits: &limits{}, listener: "edge", route: "all", pool: "apps"}
+		r.place = &place{srv: r.Server, stats: r.stats.route("all"), limits: &limits{}, traffic: new(traffic), listener: "edge", route: "all", pool: "apps"}
 		r.began = time.Now()
 		test(r)
 		r.Shutdown(context.Background(), 0, 0)

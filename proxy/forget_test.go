@@ -35,7 +35,7 @@ func TestForget(t *testing.T) {
 	}
 
 	// A route that is being prepared is not there yet for whoever looks.
-	prepared := newRoute(RouteSettings{Name: "new"}, nil, s.route("new"), nil)
+	prepared := newRoute(RouteSettings{Name: "new"}, &poolView{}, s.route("new"), nil)
 	forget(nil)
 	s.restore([]*route{prepared})
 	if s.routes["new"] != prepared.stats {

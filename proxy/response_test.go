@@ -2,14 +2,18 @@ package proxy
 
 import (
 	"context"
+	"io"
 	"math"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/gobwas/ws"
 	"go.uber.org/zap"
 
+	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
 )
 
@@ -61,7 +65,7 @@ func TestResponseTimesOfFailures(t *testing.T) {
 // Times decay as long as the policy is there, and what was measured before it was is forgotten.
 func TestSettling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool("apps", zap.NewNop())
+		p := newPool("apps", NewServer(zap.NewNop()))
 		set := p.registry.Update([]discovery.Instance{{ID: "a", Weight: 1}, {ID: "b", Weight: 1}})
 		a, b := set.Backends()[0].Live, set.Backends()[1].Live
 		a.Answered(1)
@@ -91,7 +95,7 @@ func TestSettling(t *testing.T) {
 // A report of load is forgotten after a minute, unless there is a new one.
 func TestReportsAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool("apps", zap.NewNop())
+		p := newPool("apps", NewServer(zap.NewNop()))
 		live := p.registry.Update([]discovery.Instance{{ID: "a", Weight: 1}}).Backends()[0].Live
 		ctx, stop := context.WithCancel(t.Context())
 		go p.ageReports(ctx)
@@ -112,4 +116,55 @@ func TestReportsAge(t *testing.T) {
 		known("61 s after it", false)
 		stop()
 	})
+}
+
+// ponging is a backend that answers handshakes at once and Pings after a time.
+func ponging(t *testing.T, after time.Duration) string {
+	return startRaw(t, func(c *rawConn, r *http.Request) {
+		c.send(switching(r))
+		for {
+			h, err := ws.ReadHeader(c.in)
+			if err != nil || h.OpCode != ws.OpPing {
+				return
+			}
+			p := make([]byte, h.Length)
+			if _, err := io.ReadFull(c.in, p); err != nil {
+				return
+			}
+			ws.Cipher(p, h.Mask, 0)
+			time.Sleep(after)
+			if _, err := io.WriteString(c, serverFrame(ws.OpPong, string(p))); err != nil {
+				return
+			}
+		}
+	}).addr
+}
+
+// A backend that is slow to answer Pings gets fewer sessions, although its handshakes are fast.
+func TestLeastResponseTimeOfPongs(t *testing.T) {
+	t.Parallel()
+	settings := defaults(ponging(t, 0), ponging(t, 400*time.Millisecond))
+	settings.Pools[0].Balance.Policy = leastResponse
+	settings.Routes[0].WebSocket.PingBackend, settings.Routes[0].WebSocket.PingInterval = true, 100*time.Millisecond
+	settings.Routes[0].WebSocket.PongTimeout = patience // no other Ping before the Pong
+	e := startEdge(t, settings)
+	addrs := strings.Fields(settings.Pools[0].Sources[0].Key)
+	fast, slow := e.live(addrs[0]), e.live(addrs[1])
+	slow.Set(balance.Drained, true)
+	e.open("/")
+	slow.Set(balance.Drained, false)
+	fast.Set(balance.Drained, true)
+	e.open("/")
+	fast.Set(balance.Drained, false)
+	e.eventually("both are known", func() bool {
+		_, first := fast.ResponseTimes()
+		_, second := slow.ResponseTimes()
+		return first > 0 && second >= 0.39
+	})
+	for range 6 {
+		e.open("/")
+	}
+	if n := slow.Sessions(); n > 3 {
+		t.Errorf("the slow backend has %d sessions of 8", n)
+	}
 }

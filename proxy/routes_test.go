@@ -23,7 +23,7 @@ func get(host, path string, headers ...string) *http.Request {
 func tableOf(routes ...RouteSettings) *table {
 	var list []*route
 	for _, s := range routes {
-		list = append(list, newRoute(s, nil, newRouteStats(s.Name), nil))
+		list = append(list, newRoute(s, &poolView{}, newRouteStats(s.Name), nil))
 	}
 	return newTable(list)
 }

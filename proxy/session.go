@@ -148,6 +148,9 @@ func (o *observed) Closing() {
 	(*Session)(o).state.CompareAndSwap(uint32(StateOpen), uint32(StateClosing))
 }
 
+// Ponged counts for the backend of the moment.
+func (o *observed) Ponged(rtt time.Duration) { (*Session)(o).Backend().Live.Ponged(rtt.Seconds()) }
+
 // Done is the last transition.
 func (o *observed) Done(res engine.Result) {
 	s := (*Session)(o)

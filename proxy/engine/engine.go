@@ -34,6 +34,9 @@ type Observer interface {
 	Lost(Loss)
 	// Moved is called when a move is over. It must not block or call the session.
 	Moved(Moved)
+	// Ponged is told how long the backend took for the Pong to a Ping of the edge's own. It
+	// must not block or call the session.
+	Ponged(time.Duration)
 	// Done is called once, when both connections are closed, on a goroutine that may
 	// block.
 	Done(Result)

@@ -132,9 +132,16 @@ type session struct {
 	closing         chan struct{}
 	lost            chan engine.Loss
 	moved           chan engine.Moved
+	pongs           chan time.Duration // of the backend; what nobody takes is dropped
 }
 
-func (s *session) Closing()             { close(s.closing) }
+func (s *session) Closing() { close(s.closing) }
+func (s *session) Ponged(d time.Duration) {
+	select {
+	case s.pongs <- d:
+	default:
+	}
+}
 func (s *session) Done(r engine.Result) { s.done <- r }
 func (s *session) Lost(l engine.Loss)   { s.lost <- l }
 func (s *session) Moved(m engine.Moved) { s.moved <- m }
@@ -158,7 +165,7 @@ func (su suite) open(t *testing.T, st setup) *session {
 		opt.WriteTimeout = 10 * time.Second
 	}
 	s := &session{done: make(chan engine.Result, 1), closing: make(chan struct{}),
-		lost: make(chan engine.Loss, 10), moved: make(chan engine.Moved, 10)}
+		lost: make(chan engine.Loss, 10), moved: make(chan engine.Moved, 10), pongs: make(chan time.Duration, 100)}
 	near, far := pipe(t)
 	s.client = &peer{far, t, relay.Client}
 	client := Leg{Conn: near, Store: su.store, Head: st.clientHead}

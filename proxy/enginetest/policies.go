@@ -267,6 +267,14 @@ func (su suite) heartbeat(t *testing.T) {
 				t.Errorf("%v from Ping to Pong", d)
 			}
 		}
+		for range 4 {
+			if d := <-b.pongs; d <= 0 || d > patience {
+				t.Errorf("%v from Ping to Pong of the backend", d)
+			}
+		}
+		if n := len(b.pongs); n > 1 {
+			t.Errorf("%d more Pongs of the backend than it sent", n)
+		}
 	})
 	for side, cause := range map[relay.Side]relay.Cause{relay.Client: relay.ClientGone, relay.Backend: relay.BackendGone} {
 		t.Run(side.String()+" does not", func(t *testing.T) {

@@ -101,6 +101,7 @@ type result chan engine.Result
 func (result) Closing()                 {}
 func (result) Lost(engine.Loss)         {}
 func (result) Moved(engine.Moved)       {}
+func (result) Ponged(time.Duration)     {}
 func (r result) Done(res engine.Result) { r <- res }
 
 // TestPeerThatEndedBefore: what a codec knows already is asked for when the session

@@ -132,6 +132,9 @@ func (s *Session) deliver(from relay.Side) {
 	} else if s.relay.Rearm() {
 		s.arm()
 		s.followMove()
+		if rtt := s.relay.BackendRTT(); rtt > 0 {
+			s.obs.Ponged(rtt)
+		}
 	}
 	if s.stuck(to) && !s.ended[from] {
 		s.legs[from].conn.Pause()

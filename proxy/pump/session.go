@@ -216,6 +216,9 @@ func (s *Session) changed() {
 	if s.relay.Moving() {
 		s.followMove()
 	}
+	if rtt := s.relay.BackendRTT(); rtt > 0 {
+		s.obs.Ponged(rtt)
+	}
 	at := s.relay.Deadline()
 	if at == s.armed {
 		return

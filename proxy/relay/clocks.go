@@ -53,7 +53,7 @@ func (r *Relay) beat(side Side) *heartbeat {
 type heartbeat struct {
 	seen   time.Duration // life: bytes came, or went while some waited
 	next   time.Duration // the next look at seen
-	sent   time.Duration // the last Ping; 0 once it is answered
+	sent   time.Duration // the last Ping; once it is answered how long that took, below 0
 	secret uint32        // begins the payload of our Pings, so that no one else's Pong is taken for ours
 	count  uint32        // of our Pings; the other part of the payload
 }
@@ -161,8 +161,8 @@ func (r *Relay) wakeBy(at time.Duration) {
 	}
 }
 
-// Rearm reports whether Deadline has come closer since it was asked last. An engine asks
-// after each Feed, since that is the call that rarely changes it.
+// Rearm reports whether Deadline has come closer, or a BackendRTT has come, since it was asked
+// last. An engine asks after each Feed, since that is the call that rarely changes it.
 func (r *Relay) Rearm() bool {
 	was := r.rearm
 	r.rearm = false
@@ -295,7 +295,17 @@ func (r *Relay) ownPong(from Side, h ws.Header, payload []byte, now time.Duratio
 		if r.opt.RTT != nil {
 			r.opt.RTT(now - b.sent)
 		}
-		r.out[from].pinged, b.sent = false, 0
+		r.out[from].pinged, b.sent = false, b.sent-now
+		r.rearm = r.rearm || from == Backend
 	}
 	return true
+}
+
+// BackendRTT returns the time between a Ping of the edge's to the backend and its Pong, once;
+// 0 if none has come since it was asked last. After a Feed in which one came, Rearm is true.
+func (r *Relay) BackendRTT() (rtt time.Duration) {
+	if b := r.beat(Backend); b != nil && b.sent < 0 {
+		rtt, b.sent = -b.sent, 0
+	}
+	return rtt
 }

@@ -220,6 +220,38 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("%v, backend got %q, counted %v", rtts, g.said(Backend), g.counts[Client].Frames)
 		}
 	})
+	t.Run("the engine hears of the backend's pongs", func(t *testing.T) {
+		for _, timeout := range []time.Duration{0, opt.PongTimeout} {
+			for _, side := range []Side{Client, Backend} {
+				o := opt
+				o.PongTimeout = timeout
+				o.Ping = [2]bool{true, true}
+				g := newRig(o)
+				g.Rearm()
+				for pings(g, side) == 0 {
+					if g.run(second); g.BackendRTT() != 0 {
+						t.Fatal("a time without a Pong")
+					}
+				}
+				sent := g.now
+				g.run(second / 2)
+				g.Rearm()
+				answer(g, side)
+				switch rearm, rtt := g.Rearm(), g.BackendRTT(); {
+				case side == Client && rtt != 0:
+					t.Errorf("a client's Pong is a backend's of %v", rtt)
+				case side == Backend && (!rearm || rtt < g.now-sent || rtt > g.now-sent+second):
+					t.Errorf("%v, %v after %v", rearm, rtt, g.now-sent)
+				}
+				if rtt := g.BackendRTT(); rtt != 0 {
+					t.Errorf("once more: %v", rtt)
+				}
+				if answer(g, side); g.BackendRTT() != 0 {
+					t.Error("the same Pong again counts")
+				}
+			}
+		}
+	})
 	t.Run("pings are spread", func(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		for range 50 {
