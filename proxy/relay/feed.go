@@ -17,18 +17,9 @@ import (
 // The error is the *frame.Error of a side that broke a rule; by then both sides have
 // been dealt with, and the engine goes on as after any other call.
 func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
-	if m := r.moving(); m != nil {
-		return r.feedMoving(m, from, p, now, out, back)
+	if r.opt.Migrate != nil && !r.pol.proof.feeding {
+		return r.feedMovable(from, p, now, out, back)
 	}
-	n, err = r.feed(from, p, now, out, back)
-	if r.opt.Migrate != nil && from == Backend {
-		r.answerClose(back)
-	}
-	return n, err
-}
-
-// feed is Feed in a session that has one backend.
-func (r *Relay) feed(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
 	in := &r.in[from]
 	in.stopped = false
 	if b := r.beat(from); b != nil {

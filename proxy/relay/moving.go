@@ -11,6 +11,27 @@ import (
 // forever is a time that does not come.
 const forever = time.Duration(1<<63 - 1)
 
+// feedMovable is Feed in a session that can change its backend.
+func (r *Relay) feedMovable(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
+	if m := r.moving(); m != nil {
+		return r.feedMoving(m, from, p, now, out, back)
+	}
+	n, err = r.feed(from, p, now, out, back)
+	if from == Backend {
+		r.answerClose(back)
+	}
+	return n, err
+}
+
+// feed is Feed as in a session that has one backend.
+func (r *Relay) feed(from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
+	proof := r.pol.proof
+	proof.feeding = true
+	n, err = r.Feed(from, p, now, out, back)
+	proof.feeding = false
+	return n, err
+}
+
 // feedMoving is Feed while the session changes its backend.
 func (r *Relay) feedMoving(m *move, from Side, p []byte, now time.Duration, out, back *Buffers) (n int, err error) {
 	toClient, toBackend := back, out

@@ -25,6 +25,7 @@ type proof struct {
 	sure          uint64        // how many had been dealt with
 	due           time.Duration // the next Ping; 0: none is called for
 	skip          bool          // the rest of the client's message goes nowhere
+	feeding       bool          // Feed is at work on a session's one backend
 }
 
 func newProof() *proof { return &proof{secret: rand.Uint32()} }
