@@ -80,12 +80,21 @@ const (
 	FailureStatus
 	// FailureAborted is a session that the backend ended without a Close frame.
 	FailureAborted
+	// FailureEarlyDeath is a session that the backend closed soon after it had opened.
+	FailureEarlyDeath
+	// FailureViolation is a session in which the backend broke the protocol.
+	FailureViolation
+	// FailureInternal is a session that the backend closed with 1011.
+	FailureInternal
+	// FailureProbe is a probe of a health check that did not pass.
+	FailureProbe
 
 	// NumFailureKinds is how many kinds there are; they count from 0.
 	NumFailureKinds
 )
 
-var failureNames = [NumFailureKinds]string{"connect", "timeout", "tls", "handshake", "status", "aborted"}
+var failureNames = [NumFailureKinds]string{"connect", "timeout", "tls", "handshake", "status", "aborted",
+	"early_death", "violation", "internal_error", "probe"}
 
 // String returns the value of the metric's label kind.
 func (k FailureKind) String() string {

@@ -140,7 +140,8 @@ func TestWords(t *testing.T) {
 	}
 	kinds := map[FailureKind]string{
 		FailureConnect: "connect", FailureTimeout: "timeout", FailureTLS: "tls",
-		FailureHandshake: "handshake", FailureStatus: "status", FailureAborted: "aborted", 99: "unknown",
+		FailureHandshake: "handshake", FailureStatus: "status", FailureAborted: "aborted",
+		FailureEarlyDeath: "early_death", FailureViolation: "violation", FailureInternal: "internal_error", FailureProbe: "probe", 99: "unknown",
 	}
 	for k, want := range kinds {
 		if k.String() != want {
