@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
@@ -95,7 +96,7 @@ func drained(t *testing.T, drain DrainSettings, test func(*drainRig)) {
 			Sources: []SourceSettings{{Slot: "test", Key: "k", Source: r.source}}, OnRemoved: DrainSessions, RemovalGrace: 2 * time.Second}}}
 		r.reload()
 		r.say("a", "b")
-		r.place = &place{srv: r.Server, stats: r.stats.route("all"), limits: &limits{}, traffic: new(traffic), listener: "edge", route: "all", pool: "apps"}
+		r.place = &place{srv: r.Server, stats: r.stats.route("all"), limits: &limits{}, traffic: new(traffic), health: health.New(zap.NewNop()), listener: "edge", route: "all", pool: "apps"}
 		r.began = time.Now()
 		test(r)
 		r.Shutdown(context.Background(), 0, 0)

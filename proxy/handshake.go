@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/proxy/deflate"
+	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -199,7 +200,7 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	defer context.AfterFunc(h.r.Context(), func() { u.stream.Close() })()
 	u.backend.Live.Release()
 	if u.res.StatusCode >= 500 {
-		u.backend.Live.Fail(balance.FailureStatus)
+		h.route.pool.health.HandshakeFailed(u.backend, balance.FailureStatus, fmt.Errorf("status %d", u.res.StatusCode))
 	}
 	h.route.stats.handshake("backend_answer", u.res.StatusCode)
 	h.srv.noise.Info("backend answered", zap.String("route", h.route.Name), zap.String("backend", u.backend.ID),
@@ -297,12 +298,15 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	s.again = h.again(u)
 	h.route.stats.enter(h.endpoint.Name)
 	u.backend.Live.Open()
+	s.place.health.Opened(u.backend, s.openedAt())
 	h.srv.stats.sessions.Add(1)
 	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
 	s.logOpen()
 	h.conn.head = clientHead
-	s.engine = h.srv.engines.start(h.route.engine(u.compression), (*observed)(s), &h.conn.leg, u.opened())
+	s.begin(func() engine.Session {
+		return h.srv.engines.start(h.route.engine(u.compression), (*observed)(s), &h.conn.leg, u.opened())
+	})
 	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the

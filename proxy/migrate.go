@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
@@ -113,6 +115,8 @@ type again struct {
 
 	one      sync.Mutex // one move at a time
 	orphaned atomic.Bool
+	since    atomic.Int64                    // when it came to its present backend, after the server's start; 0: it has the first one
+	counted  atomic.Bool                     // the monitor knows that its backend has left it
 	next     atomic.Pointer[balance.Backend] // has a reservation for the move that is under way
 	outcome  chan engine.Moved
 }
@@ -124,6 +128,16 @@ func (h *handshake) again(u *upstream) *again {
 	}
 	return &again{host: h.r.Host, target: h.target(), header: kept(h.header), subprotocol: u.subprotocol,
 		pick: h.route.pool.HashOn.request(h.r, h.origin.client), outcome: make(chan engine.Moved, 1)}
+}
+
+// begin starts the session on its engine. No move is begun before that is known: the backend
+// may be lost at once.
+func (s *Session) begin(start func() engine.Session) {
+	if s.again != nil {
+		s.again.one.Lock()
+		defer s.again.one.Unlock()
+	}
+	s.engine = start()
 }
 
 // Moves reports whether the session can be moved to another backend.
@@ -142,8 +156,11 @@ func (o *observed) Lost(l engine.Loss) {
 	s := (*Session)(o)
 	s.again.orphaned.Store(true)
 	s.place.moves.pool.moved.doubted(l.Doubt)
-	if l.Why != relay.WhyClosed {
-		s.Backend().Live.Fail(balance.FailureAborted)
+	s.again.counted.Store(true)
+	if l.Why == relay.WhyClosed {
+		s.place.health.Ended(s.Backend(), s.attached(), health.EndWell, nil)
+	} else {
+		s.place.health.Ended(s.Backend(), s.attached(), health.EndAborted, lostError(l.Why))
 	}
 	s.place.srv.attend(func(ctx context.Context) { s.failOver(ctx, l) })
 }
@@ -158,8 +175,7 @@ func (o *observed) Moved(m engine.Moved) {
 	}
 	if next := a.next.Swap(nil); next != nil {
 		if m.Result == relay.MoveDone {
-			next.Live.Open()
-			s.backend.Swap(next).Live.Close()
+			s.settleAt(next)
 		} else {
 			next.Live.Release()
 		}
@@ -168,6 +184,36 @@ func (o *observed) Moved(m engine.Moved) {
 	case a.outcome <- m:
 	default:
 	}
+}
+
+// lostError is why a backend was lost.
+type lostError string
+
+func (e lostError) Error() string { return "lost: " + string(e) }
+
+// told reports whether the monitor knows of the end of the session's backend already.
+func (a *again) told() bool { return a != nil && a.counted.Load() }
+
+// attached returns when the session came to its present backend.
+func (s *Session) attached() time.Time {
+	if s.again != nil {
+		if since := s.again.since.Load(); since > 0 {
+			return s.place.srv.started.Add(time.Duration(since))
+		}
+	}
+	return s.openedAt()
+}
+
+// settleAt makes another backend, which has a reservation for it, the session's own.
+func (s *Session) settleAt(next *balance.Backend) {
+	a, h := s.again, s.place.health
+	if !a.counted.Swap(false) {
+		h.Ended(s.Backend(), s.attached(), health.EndOther, nil)
+	}
+	a.since.Store(int64(time.Since(s.place.srv.started)))
+	next.Live.Open()
+	s.backend.Swap(next).Live.Close()
+	h.Opened(next, s.attached())
 }
 
 // failOver brings a session to another backend, or to its own when that is back, or ends
@@ -244,6 +290,7 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend) (resu
 		u, err := s.reattach(ctx, b)
 		switch {
 		case err == nil && u.res.StatusCode == http.StatusSwitchingProtocols && u.subprotocol == a.subprotocol:
+			s.place.health.Connected(b)
 			return s.handOver(ctx, u)
 		case err == nil:
 			u.stream.Close()
@@ -256,7 +303,7 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend) (resu
 			result = moveUnreachable
 			if kind := fail(balance.FailureConnect, err); ctx.Err() == nil {
 				errors.As(err, &kind)
-				b.Live.Fail(kind.kind)
+				s.place.health.HandshakeFailed(b, kind.kind, err)
 			}
 		}
 		pick.Tried = append(pick.Tried[:len(pick.Tried):len(pick.Tried)], b)
@@ -280,7 +327,7 @@ func (s *Session) declined(u *upstream) string {
 	case status == http.StatusConflict || status == http.StatusGone:
 		return relay.MoveRefused
 	case status >= 500:
-		u.backend.Live.Fail(balance.FailureStatus)
+		s.place.health.HandshakeFailed(u.backend, balance.FailureStatus, fmt.Errorf("status %d", status))
 	}
 	return moveUnreachable
 }

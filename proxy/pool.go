@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/internal/histogram"
 )
 
@@ -19,6 +20,7 @@ type pool struct {
 	srv      *Server
 	log      *zap.Logger
 	registry *balance.Registry
+	health   *health.Monitor
 	connect  *histogram.Histogram // how long it took to reach backends
 	picker   atomic.Pointer[balance.Picker]
 	moved    moveStats
@@ -38,7 +40,8 @@ type pool struct {
 	// Backends that are drained, and those that have left and are not forgotten.
 	drains   map[*balance.Live]*drain
 	absences map[*balance.Live]*absence
-	stopped  bool // the edge ends: nothing is drained any more
+	stopped  bool               // the edge ends: nothing is drained any more
+	rest     context.CancelFunc // ends the monitor; nil: it does not run
 }
 
 // watch is one running source of a pool.
@@ -56,7 +59,8 @@ type poolView struct {
 }
 
 func newPool(name string, srv *Server) *pool {
-	return &pool{name: name, srv: srv, log: srv.log.With(zap.String("pool", name)), registry: balance.NewRegistry(),
+	log := srv.log.With(zap.String("pool", name))
+	return &pool{name: name, srv: srv, log: log, registry: balance.NewRegistry(), health: health.New(log),
 		connect: histogram.New(histogram.LatencyBounds()...), drains: map[*balance.Live]*drain{}, absences: map[*balance.Live]*absence{}}
 }
 
@@ -90,6 +94,10 @@ func (p *pool) apply(v *poolView) {
 	p.view, p.closed = v, false
 	p.moved.bound(v.Migrate)
 	p.reports.Store(v.reportHeader())
+	p.health.Apply(v.healthSettings())
+	if p.rest == nil {
+		p.rest = p.srv.start(p.health.Run)
+	}
 	if p.silent == nil && len(p.slots) > 0 && !p.spoken() {
 		p.silent = make(chan struct{})
 	}
@@ -116,8 +124,8 @@ func (p *pool) hear(ctx context.Context) {
 	}
 }
 
-// close ends the sources. The backends count as removed, under the last settings that the
-// pool had; it reports whether any of them still has sessions.
+// close ends the sources and the monitor. The backends count as removed, under the last
+// settings that the pool had; it reports whether any of them still has sessions.
 func (p *pool) close() bool {
 	p.stopMeasuring()
 	p.mu.Lock()
@@ -126,7 +134,12 @@ func (p *pool) close() bool {
 		w.cancel()
 	}
 	p.slots, p.closed = nil, true
+	if p.rest != nil {
+		p.rest()
+		p.rest = nil
+	}
 	p.rebuild()
+	p.health.Retire()
 	return len(p.registry.Backends()) > 0
 }
 
@@ -156,6 +169,7 @@ func (p *pool) rebuild() {
 	merged := discovery.NewSnapshot(0, all)
 	before := p.set
 	p.set = p.registry.Update(merged.Instances)
+	p.health.Update(p.set, len(p.slots) > 0 && !slices.ContainsFunc(p.slots, func(w *watch) bool { return w.last == nil }))
 	picker := p.view.policy(p.set)
 	p.picker.Store(&picker)
 	if p.silent != nil && (p.spoken() || len(p.slots) == 0) {
@@ -199,6 +213,10 @@ type PoolView struct {
 	// Index and Stale are those of the latest snapshot of a source that has them.
 	Index uint64
 	Stale bool
+	// Panic says that all backends are used because too few are healthy.
+	Panic bool
+	// Reasons are why health has backends ejected or warming, by id; untrusted text.
+	Reasons map[string]string
 	// Sources are those that run.
 	Sources []discovery.Source
 	Connect histogram.Snapshot
@@ -216,6 +234,8 @@ func (p *pool) show() PoolView {
 	defer p.mu.Unlock()
 	out := PoolView{Name: p.name, Policy: p.view.Balance.Policy, Backends: p.registry.Backends(), Connect: p.connect.Snapshot(),
 		Drains: map[string]DrainView{}}
+	fitness := p.health.View()
+	out.Panic, out.Reasons = fitness.Panic, fitness.Reasons
 	out.Migrations, out.InDoubt = p.moved.view()
 	for _, d := range p.drains {
 		out.Drains[d.backend.ID] = d.show()

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy/engine"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
@@ -52,6 +53,7 @@ type place struct {
 	moves                 *moves // nil: sessions stay with their backends
 	tcp                   TCPSettings
 	traffic               *traffic // of the pool
+	health                *health.Monitor
 	listener, route, pool string
 	endless               bool // no close_timeout: the end may take for ever
 }
@@ -88,7 +90,7 @@ func newSession(p *place, b *balance.Backend, i *SessionInfo) *Session {
 func (s *Session) Info() SessionInfo {
 	c := s.cuts
 	return SessionInfo{ID: s.ID(), Listener: s.place.listener, Route: s.place.route, Pool: s.place.pool,
-		Client: s.client, ClientIP: s.ClientIP(), Opened: s.place.srv.started.Add(s.opened),
+		Client: s.client, ClientIP: s.ClientIP(), Opened: s.openedAt(),
 		Host: s.text[:c[0]], Path: s.text[c[0]:c[1]], Subprotocol: s.text[c[1]:c[2]], RequestID: s.text[c[2]:]}
 }
 
@@ -155,8 +157,8 @@ func (o *observed) Ponged(rtt time.Duration) { (*Session)(o).Backend().Live.Pong
 func (o *observed) Done(res engine.Result) {
 	s := (*Session)(o)
 	s.state.Store(uint32(StateClosed))
-	if res.Cause == relay.BackendGone {
-		s.Backend().Live.Fail(balance.FailureAborted)
+	if end, why := endOf(&res); !s.again.told() {
+		s.place.health.Ended(s.Backend(), s.attached(), end, why)
 	}
 	code := uint16(res.Code)
 	if res.Code == ws.StatusAbnormalClosure {
@@ -175,6 +177,8 @@ func (o *observed) Done(res engine.Result) {
 
 // age is how long ago the session opened.
 func (s *Session) age() time.Duration { return time.Since(s.place.srv.started) - s.opened }
+
+func (s *Session) openedAt() time.Time { return s.place.srv.started.Add(s.opened) }
 
 func (s *Session) logOpen() {
 	if line := s.place.srv.log.Check(zap.InfoLevel, "session opened"); line != nil {

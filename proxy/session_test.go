@@ -36,7 +36,7 @@ func TestSessionEnds(t *testing.T) {
 		key     CloseKey
 		cause   string
 		log     map[string]any
-		aborted bool // counts against the backend
+		failure string // of the backend, in one word
 	}{
 		{name: "the client closes",
 			client: func(c *rawConn, s *Session) { c.send(clientFrame(ws.OpClose, closeWith(4001, "bye"))) },
@@ -47,6 +47,12 @@ func TestSessionEnds(t *testing.T) {
 		{name: "the backend closes",
 			backend: func(c *rawConn) { c.send(serverFrame(ws.OpClose, closeWith(3000, "enough"))) },
 			sees:    ends{"3000 enough", "3000 enough"}, key: CloseKey{3000, "backend"}, cause: "backend_closed", log: map[string]any{"reason": "enough"}},
+		{name: "the backend fails within",
+			backend: func(c *rawConn) { c.send(serverFrame(ws.OpClose, closeWith(1011, "oops"))) },
+			sees:    ends{"1011 oops", "1011 oops"}, key: CloseKey{1011, "backend"}, cause: "backend_closed", failure: "internal_error"},
+		{name: "the backend closes with another code",
+			backend: func(c *rawConn) { c.send(serverFrame(ws.OpClose, closeWith(1013, "later"))) },
+			sees:    ends{"1013 later", "1013 later"}, key: CloseKey{1013, "backend"}, cause: "backend_closed"},
 		{name: "the client ends its stream",
 			client: func(c *rawConn, s *Session) { c.Conn.(*net.TCPConn).CloseWrite() },
 			sees:   ends{"end", "end"}, key: CloseKey{0, "client"}, cause: "client_gone"},
@@ -55,16 +61,16 @@ func TestSessionEnds(t *testing.T) {
 			sees:   ends{"end", "end"}, key: CloseKey{0, "client"}, cause: "client_gone"},
 		{name: "the backend ends its stream",
 			backend: func(c *rawConn) { c.Conn.(*net.TCPConn).CloseWrite() },
-			sees:    ends{"1012 backend went away", "end"}, key: CloseKey{1012, "backend"}, cause: "backend_gone", aborted: true},
+			sees:    ends{"1012 backend went away", "end"}, key: CloseKey{1012, "backend"}, cause: "backend_gone", failure: "aborted"},
 		{name: "the backend resets its connection",
 			backend: reset,
-			sees:    ends{"1012 backend went away", "end"}, key: CloseKey{1012, "backend"}, cause: "backend_gone", aborted: true},
+			sees:    ends{"1012 backend went away", "end"}, key: CloseKey{1012, "backend"}, cause: "backend_gone", failure: "aborted"},
 		{name: "the client breaks the protocol",
 			client: func(c *rawConn, s *Session) { c.send(serverFrame(ws.OpText, "without a mask")) },
 			sees:   ends{"1002", "1001"}, key: CloseKey{1002, "edge"}, cause: "client_violation", log: map[string]any{"violation": ""}},
 		{name: "the backend breaks the protocol",
 			backend: func(c *rawConn) { c.send(clientFrame(ws.OpText, "with a mask")) },
-			sees:    ends{"1011", "1002"}, key: CloseKey{1011, "edge"}, cause: "backend_violation", log: map[string]any{"violation": ""}},
+			sees:    ends{"1011", "1002"}, key: CloseKey{1011, "edge"}, cause: "backend_violation", failure: "violation", log: map[string]any{"violation": ""}},
 		{name: "the client sends too much",
 			client: func(c *rawConn, s *Session) { c.send(clientFrame(ws.OpText, long)) },
 			sees:   ends{"1009", "1001"}, key: CloseKey{1009, "edge"}, cause: "client_violation", log: map[string]any{"violation": ""}},
@@ -132,8 +138,8 @@ func TestSessionEnds(t *testing.T) {
 				checkEnd(t, e, s, tt.key, tt.cause, tt.log)
 			}
 			want := map[string]uint64{}
-			if tt.aborted {
-				want["aborted"] = 1
+			if tt.failure != "" {
+				want[tt.failure] = 1
 			}
 			if got := failures(e.backend()); tt.cause != "" && !cmp.Equal(got, want) {
 				t.Errorf("failures of the backend: %v, want %v", got, want)

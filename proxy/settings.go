@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
@@ -132,6 +133,8 @@ type PoolSettings struct {
 	// OnRemoved is for those of a backend that has left for longer than RemovalGrace.
 	OnRemoved    RemovalAction
 	RemovalGrace time.Duration
+	// Health says how backends are found unfit for new sessions; the zero value trusts all.
+	Health health.Checks
 	// Migrate lets sessions move between backends; nil is off.
 	Migrate *MigrateSettings
 }

@@ -110,6 +110,7 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		if err == nil {
 			if u.res.StatusCode == http.StatusSwitchingProtocols { // a refusal is no measure
 				b.Live.Answered(time.Since(start).Seconds())
+				view.health.Connected(b)
 			}
 			return u, nil
 		}
@@ -119,7 +120,11 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		}
 		last = fail(balance.FailureConnect, err)
 		errors.As(err, &last)
-		b.Live.Fail(last.kind)
+		if try > 0 && last.kind == balance.FailureTimeout && expired(ctx) {
+			b.Live.Fail(last.kind) // those before it have used up its time
+		} else {
+			view.health.HandshakeFailed(b, last.kind, err)
+		}
 		if last.kind == balance.FailureTimeout {
 			b.Live.Answered(time.Since(start).Seconds())
 		}
