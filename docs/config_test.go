@@ -27,7 +27,7 @@ listeners:
 routes:
   - {name: n, pool: n}
 pools:
-  - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}, migrate: {secret_file: migrate.key}}
+  - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}, health: {active: {}}, migrate: {secret_file: migrate.key}}
 `
 
 // key is one key of the schema.
@@ -106,9 +106,10 @@ func show(as string, v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// otherDefaults are defaults that depend on something else.
+// otherDefaults are defaults that the values of full do not show.
 var otherDefaults = map[string]string{
-	"pools[].backends[].id": "the address",
+	"pools[].backends[].id":      "the address",
+	"pools[].health.active.path": "`/healthz`", // looks like a file that was given
 }
 
 // TestConfigurationTable holds the tables of configuration.md against the schema: every

@@ -434,7 +434,7 @@ func (r *consulRig) killOne(t *testing.T) {
 	}
 	r.eventually("all ends are logged", func() bool { return r.countLog("session ended") >= ended+len(doomed)+12 })
 	b, _ := backendOf(r.pools()["apps"], "c")
-	if b.State != "up" || b.Sessions != 0 || b.Failures["aborted"] != uint64(len(doomed)) {
+	if b.State != "ejected" || b.Sessions != 0 || b.Failures["aborted"] != uint64(len(doomed)) {
 		t.Errorf("the killed backend is %+v, want %d aborted", b, len(doomed))
 	}
 	if n := int(r.metrics()[`tidegate_closes_total{code="1012",initiator="backend",route="talk"}`]); n != len(doomed) {

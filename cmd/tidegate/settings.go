@@ -18,6 +18,7 @@ import (
 	"github.com/tidegate/tidegate/discovery/consul"
 	"github.com/tidegate/tidegate/discovery/static"
 	"github.com/tidegate/tidegate/internal/config"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy"
 	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
@@ -161,6 +162,7 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		SlowStart: p.Balance.SlowStart, LoadHeader: p.Balance.LoadHeader,
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
 			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
+		Health:       healthChecks(&p.Health),
 		Drain:        drainSettings(&p.Drain),
 		OnRemoved:    map[string]proxy.RemovalAction{"drain": proxy.DrainSessions, "close": proxy.CloseSessions}[p.OnBackendRemoved],
 		RemovalGrace: p.RemovalGrace,
@@ -212,6 +214,17 @@ func migrateSettings(p *config.Pool) (*proxy.MigrateSettings, error) {
 		s.CloseCodes = append(s.CloseCodes, ws.StatusCode(code))
 	}
 	return s, nil
+}
+
+func healthChecks(h *config.Health) health.Checks {
+	p := h.Passive
+	checks := health.Checks{Passive: health.Passive{ConsecutiveFailures: p.ConsecutiveFailures, EjectionTime: p.EjectionTime,
+		MaxEjected: p.MaxEjected, EarlyDeath: p.EarlyDeath, PanicThreshold: p.PanicThreshold}}
+	if a := h.Active; a != nil {
+		probes := map[string]health.Probe{"tcp": health.TCP, "http": health.HTTP, "websocket": health.WebSocket}
+		checks.Active = &health.Active{Probe: probes[a.Type], Path: a.Path, Interval: a.Interval, Timeout: a.Timeout, Rise: a.Rise, Fall: a.Fall}
+	}
+	return checks
 }
 
 func hashOn(h config.HashSource) proxy.HashOn {

@@ -11,6 +11,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/discovery"
 	"github.com/tidegate/tidegate/internal/admin"
 	"github.com/tidegate/tidegate/proxy"
 	"github.com/tidegate/tidegate/proxy/relay"
@@ -65,10 +66,10 @@ func (v view) Pools() []admin.Pool {
 	pools := v.srv.Pools()
 	out := make([]admin.Pool, len(pools))
 	for i, p := range pools {
-		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: stale(p), Index: p.Index}
+		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: stale(p), Panic: p.Panic, Index: p.Index}
 		for _, b := range p.Backends {
 			out[i].Backends = append(out[i].Backends, admin.Backend{ID: b.ID, Address: b.Addr, Weight: b.Weight,
-				State: b.Live.State().String(), Sessions: b.Live.Sessions(), InFlight: b.Live.InFlight(), Picks: b.Live.Picks(),
+				State: b.Live.State().String(), Reason: reason(p, b), Sessions: b.Live.Sessions(), InFlight: b.Live.InFlight(), Picks: b.Live.Picks(),
 				Failures: failures(b.Live), Node: b.Node, Datacenter: b.Datacenter, Tags: b.Tags, Meta: b.Meta, Draining: draining(p, b.ID)})
 		}
 	}
@@ -109,6 +110,24 @@ func drainError(err error) error {
 		return fmt.Errorf("%w%s", admin.ErrBadPace, strings.TrimPrefix(err.Error(), proxy.ErrBadPace.Error()))
 	}
 	return err
+}
+
+// reason is why a backend is not up.
+func reason(p proxy.PoolView, b *balance.Backend) string {
+	switch b.Live.State() {
+	case balance.StateDraining:
+		if b.Status == discovery.Maintenance {
+			return "maintenance in Consul"
+		}
+		return "drained by operator"
+	case balance.StateDown:
+		return "not passing in Consul"
+	case balance.StateRemoved:
+		return "gone from discovery"
+	case balance.StateEjected, balance.StateSlowStart:
+		return p.Reasons[b.ID]
+	}
+	return ""
 }
 
 func failures(l *balance.Live) map[string]uint64 {

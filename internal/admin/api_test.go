@@ -65,7 +65,7 @@ func TestAnswers(t *testing.T) {
 			`"listeners":[{"name":"edge","address":"127.0.0.1:8443","tls":true,"sessions":1}],` +
 			`"routes":[{"name":"chat","pool":"chat","sessions":1}],` +
 			`"config":{"path":"tidegate.yaml","last_reload":"2025-06-01T12:00:00Z","last_reload_ok":true}}`},
-		{"GET /api/v1/pools", 200, `{"pools":[{"name":"chat","policy":"least_connections","stale":false,"index":7,"backends":[` +
+		{"GET /api/v1/pools", 200, `{"pools":[{"name":"chat","policy":"least_connections","stale":false,"panic":false,"index":7,"backends":[` +
 			backendJSON + `,` + bareBackendJSON + `,` + drainingJSON + `]}]}`},
 		{"GET /api/v1/pools/chat/backends/b", 200, bareBackendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1/n1/chat-1", 200, backendJSON},
@@ -354,7 +354,7 @@ func TestEmptyEdge(t *testing.T) {
 		"/api/v1/status": `{"version":"","uptime_seconds":0,"started":"0001-01-01T00:00:00Z","generation":0,"ready":false,` +
 			`"shutting_down":false,"sessions":0,"handshakes_in_flight":0,"sessions_total":0,"listeners":[],"routes":[],` +
 			`"config":{"path":"","last_reload_ok":false}}`,
-		"/api/v1/pools":    `{"pools":[{"name":"p","policy":"","stale":false,"index":0,"backends":[]}]}`,
+		"/api/v1/pools":    `{"pools":[{"name":"p","policy":"","stale":false,"panic":false,"index":0,"backends":[]}]}`,
 		"/api/v1/sessions": `{"sessions":[],"next":""}`,
 	} {
 		if got := ask(t, s, "GET "+path); strings.TrimSpace(got.body) != want {

@@ -109,6 +109,7 @@ type Pool struct {
 	Name     string    `json:"name"`
 	Policy   string    `json:"policy"`
 	Stale    bool      `json:"stale"` // the set is not known to be current
+	Panic    bool      `json:"panic"` // too few backends are healthy: all are used
 	Index    uint64    `json:"index"` // of the discovery snapshot; 0 without one
 	Backends []Backend `json:"backends"`
 }
@@ -119,8 +120,9 @@ type Backend struct {
 	Address    string            `json:"address"`
 	Weight     int               `json:"weight"`
 	State      string            `json:"state"`
-	Sessions   int64             `json:"sessions"`  // live
-	InFlight   int64             `json:"in_flight"` // dials and handshakes
+	Reason     string            `json:"reason,omitempty"` // why it is not up, in a few words; untrusted
+	Sessions   int64             `json:"sessions"`         // live
+	InFlight   int64             `json:"in_flight"`        // dials and handshakes
 	Picks      uint64            `json:"picks"`
 	Failures   map[string]uint64 `json:"failures"` // by kind
 	Node       string            `json:"node,omitempty"`

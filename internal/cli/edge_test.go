@@ -137,10 +137,10 @@ func newFakeEdge() *fakeEdge {
 			{Name: "chat", Policy: "least_connections", Backends: []admin.Backend{
 				{ID: "dc1/node-1/chat-1", Address: "10.0.0.5:9001", Weight: 10, State: "up", Sessions: 7, InFlight: 1, Picks: 4000,
 					Failures: map[string]uint64{"timeout": 1, "connect": 20, "refused": 0}},
-				{ID: hostile, Address: "10.0.0.6:9001", Weight: 1, State: "draining", Sessions: 5, Picks: 711,
+				{ID: hostile, Address: "10.0.0.6:9001", Weight: 1, State: "ejected", Reason: "probe: " + hostile, Sessions: 5, Picks: 711,
 					Draining: &admin.Draining{By: "operator", Remaining: 5, Since: began, Deadline: began.Add(5 * time.Minute), PerSecond: 2.5}},
 			}},
-			{Name: "feed", Policy: "round_robin", Stale: true},
+			{Name: "feed", Policy: "round_robin", Stale: true, Panic: true},
 		},
 		sessions: []admin.Session{
 			{ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "dc1/node-1/chat-1", Client: "192.0.2.1:50123", ClientIP: "192.0.2.1", State: "open",

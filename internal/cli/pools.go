@@ -31,14 +31,14 @@ func poolsCommand() *cobra.Command {
 }
 
 func writePools(w io.Writer, pools []admin.Pool) error {
-	t := newTable(w, "POOL", "POLICY", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "SESSIONS", "IN FLIGHT", "PICKS", "FAILURES")
+	t := newTable(w, "POOL", "POLICY", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "SESSIONS", "IN FLIGHT", "PICKS", "FAILURES", "REASON")
 	for _, p := range pools {
 		for _, b := range p.Backends {
 			t.row(p.Name, p.Policy, b.ID, b.Address, number(b.Weight), b.State,
-				number(b.Sessions), number(b.InFlight), number(b.Picks), failures(b.Failures))
+				number(b.Sessions), number(b.InFlight), number(b.Picks), failures(b.Failures), b.Reason)
 		}
 		if len(p.Backends) == 0 {
-			t.row(p.Name, p.Policy, "", "", "", "", "", "", "", "")
+			t.row(p.Name, p.Policy, "", "", "", "", "", "", "", "", "")
 		}
 	}
 	if err := t.flush(); err != nil {
@@ -46,6 +46,9 @@ func writePools(w io.Writer, pools []admin.Pool) error {
 	}
 	writeDrains(w, pools)
 	for _, p := range pools {
+		if p.Panic {
+			fmt.Fprintf(w, "\npool %s is in panic: too few backends are healthy, all of them are used\n", oneLine(p.Name))
+		}
 		if p.Stale {
 			fmt.Fprintf(w, "\npool %s is stale: the set is not known to be current (discovery gets no answer, or doubts it)\n", oneLine(p.Name))
 		}

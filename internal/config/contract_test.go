@@ -26,7 +26,7 @@ listeners:
   - {name: edge, address: ":8443", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}}}
 routes: [{name: chat, pool: chat}]
 pools:
-  - {name: chat, backends: [{address: "10.0.0.5:9001"}], consul: {service: chat}, upstream: {tls: {}}}
+  - {name: chat, backends: [{address: "10.0.0.5:9001"}], consul: {service: chat}, upstream: {tls: {}}, health: {active: {}}}
   - {name: other, backends: [{address: "a:1"}]}
 `
 	got, err := s.parse("tidegate.yaml", text, nil)
@@ -41,6 +41,9 @@ pools:
 		Retries: 2, Host: "preserve",
 	}
 	drain := Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"}
+	health := Health{Passive: PassiveHealth{ConsecutiveFailures: 5, EjectionTime: 30 * time.Second, MaxEjected: 0.5, EarlyDeath: 5 * time.Second, PanicThreshold: 0.3}}
+	probed := health
+	probed.Active = &ActiveHealth{Type: "tcp", Path: "/healthz", Interval: 5 * time.Second, Timeout: 2 * time.Second, Rise: 2, Fall: 3}
 	upstreamTLS := upstream
 	upstreamTLS.TLS = &UpstreamTLS{}
 	want := &File{
@@ -76,11 +79,11 @@ pools:
 					Wait: 5 * time.Minute, Debounce: 100 * time.Millisecond,
 					EmptyProtection: EmptyProtection{MaxLoss: 1, Hold: 30 * time.Second},
 				},
-				Balance: balance, Upstream: upstreamTLS, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
+				Balance: balance, Upstream: upstreamTLS, Health: probed, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
 			},
 			{
 				Name: "other", Backends: []Backend{{Address: "a:1", Weight: 1, ID: "a:1"}},
-				Balance: balance, Upstream: upstream, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
+				Balance: balance, Upstream: upstream, Health: health, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
 			},
 		},
 	}
@@ -145,6 +148,10 @@ func TestContract(t *testing.T) {
 				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
 				Retries: 2, Host: "preserve", TLS: &UpstreamTLS{},
 			},
+			Health: Health{
+				Active:  &ActiveHealth{Type: "tcp", Path: "/healthz", Interval: 5 * time.Second, Timeout: 2 * time.Second, Rise: 2, Fall: 3},
+				Passive: PassiveHealth{ConsecutiveFailures: 5, EjectionTime: 30 * time.Second, MaxEjected: 0.5, EarlyDeath: 5 * time.Second, PanicThreshold: 0.3},
+			},
 			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
 			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
 			OnBackendFailure: "close",
@@ -161,6 +168,7 @@ func TestContract(t *testing.T) {
 			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
 			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
 			OnBackendFailure: "close",
+			Health:           Health{Passive: PassiveHealth{ConsecutiveFailures: 5, EjectionTime: 30 * time.Second, MaxEjected: 0.5, EarlyDeath: 5 * time.Second, PanicThreshold: 0.3}},
 		}},
 	}
 	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
@@ -251,6 +259,9 @@ pools:
       load_header: Tidegate-Load
     upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, retries: 2, path: "", host: preserve,
                tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
+    health:
+      active: {type: tcp, path: /healthz, interval: 5s, timeout: 2s, rise: 2, fall: 3}
+      passive: {consecutive_failures: 5, ejection_time: 30s, max_ejected: 50%, early_death: 5s, panic_threshold: 30%}
     drain: {rate: 0, window: 60s, deadline: 5m, code: 1012, reason: "service restart", order: oldest}
     on_backend_removed: drain
     removal_grace: 2s

@@ -148,3 +148,20 @@ func (u *Upstream) setDefaults() {
 	u.Retries = 2
 	u.Host = "preserve"
 }
+
+func (a *ActiveHealth) setDefaults() {
+	a.Type = "tcp"
+	a.Path = defaultProbePath
+	a.Interval = 5 * time.Second
+	a.Timeout = 2 * time.Second
+	a.Rise = 2
+	a.Fall = 3
+}
+
+func (p *PassiveHealth) setDefaults() {
+	p.ConsecutiveFailures = 5
+	p.EjectionTime = 30 * time.Second
+	p.MaxEjected = 0.5
+	p.EarlyDeath = 5 * time.Second
+	p.PanicThreshold = 0.3
+}

@@ -17,7 +17,7 @@ var laterKeys = map[reflect.Type][]string{
 	},
 	reflect.TypeFor[Route](): {"auth", "sticky"},
 	reflect.TypeFor[Pool](): {
-		"health", "rebalance",
+		"rebalance",
 	},
 	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
 }

@@ -12,6 +12,7 @@ type Pool struct {
 	Consul   *Consul  `key:"consul"`
 	Balance  Balance  `key:"balance"`
 	Upstream Upstream `key:"upstream"`
+	Health   Health   `key:"health"`
 	Drain    Drain    `key:"drain"`
 	// OnBackendRemoved is what happens to the sessions of a backend that has left the pool:
 	// drain, keep or close.
@@ -184,4 +185,41 @@ type UpstreamTLS struct {
 	// Cert and Key are the edge's own PEM files; both given or both empty.
 	Cert string `key:"cert" as:"file"`
 	Key  string `key:"key" as:"file"`
+}
+
+// Health says how backends are found unfit for new sessions.
+type Health struct {
+	// Active is nil for no probes.
+	Active  *ActiveHealth `key:"active"`
+	Passive PassiveHealth `key:"passive"`
+}
+
+// ActiveHealth is how backends are probed.
+type ActiveHealth struct {
+	// Type is tcp, http or websocket.
+	Type string `key:"type" oneof:"tcp,http,websocket"`
+	// Path is the request target of http and websocket, with a query or without.
+	Path string `key:"path"`
+	// Interval lies between two probes of a backend, Timeout bounds one and is not longer.
+	Interval time.Duration `key:"interval" range:"100ms..24h"`
+	Timeout  time.Duration `key:"timeout" range:"1ms..24h"`
+	// Rise probes in a row must pass to bring a backend back, Fall fail to take it out.
+	Rise int `key:"rise" range:"1..100"`
+	Fall int `key:"fall" range:"1..100"`
+}
+
+// PassiveHealth is what follows from how handshakes and sessions fare.
+type PassiveHealth struct {
+	// ConsecutiveFailures eject a backend; 0 ejects none.
+	ConsecutiveFailures int `key:"consecutive_failures"`
+	// EjectionTime is how long the first ejection lasts; MaxEjected the share of the pool,
+	// from 0 to 1, that may be ejected.
+	EjectionTime time.Duration `key:"ejection_time" range:"1ms..24h"`
+	MaxEjected   float64       `key:"max_ejected" as:"percent"`
+	// EarlyDeath is the age up to which a session that its backend closes is a failure; 0:
+	// none is.
+	EarlyDeath time.Duration `key:"early_death"`
+	// PanicThreshold is the share, from 0 to 1, of healthy backends below which all are
+	// used; 0: never.
+	PanicThreshold float64 `key:"panic_threshold" as:"percent"`
 }

@@ -28,6 +28,7 @@ func (v *validator) validatePools() {
 		v.validateBalance(join(path, "balance"), p.Balance)
 		v.validateLoadHeader(join(path, "balance"), &p.Balance)
 		v.validateUpstream(join(path, "upstream"), &p.Upstream)
+		v.validateHealth(join(path, "health"), &p.Health)
 		v.validateDrain(join(path, "drain"), &p.Drain)
 		if p.Migrate != nil {
 			v.validateMigrate(join(path, "migrate"), p.Migrate)

@@ -83,6 +83,7 @@ func full() Snapshot {
 				},
 				Migrations: map[string]uint64{"ok": 12, "no_pong": 1}, InDoubt: 3,
 				Stale:  true,
+				Panic:  true,
 				Consul: &Consul{Index: 1234, LastContact: at, Errors: 5},
 			},
 			{Name: "static", Backends: []Backend{{ID: "c", State: "up"}}},
@@ -135,7 +136,7 @@ func TestContractNames(t *testing.T) {
 		config_generation config_reloads_total{result} config_last_reload_success
 		certificate_not_after_seconds{listener,name} consul_index{pool}
 		consul_last_contact_timestamp_seconds{pool} consul_errors_total{pool} discovery_stale{pool}
-		drain_remaining{pool,backend}`)
+		pool_panic{pool} drain_remaining{pool,backend}`)
 	families := scrape(t, &fixed{s: full()})
 	wanted := make(map[string]bool)
 	for _, entry := range contract {

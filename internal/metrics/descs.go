@@ -52,6 +52,8 @@ var (
 	backendFailuresTotal = desc("backend_failures_total",
 		"Failed attempts to use a backend, by kind.", "pool", "backend", "kind")
 
+	poolPanic = desc("pool_panic",
+		"1 while all backends are used because too few are healthy.", "pool")
 	drainRemaining = desc("drain_remaining",
 		"Sessions that a backend which is drained still has.", "pool", "backend")
 	migrationsTotal = desc("migrations_total",

@@ -104,6 +104,8 @@ type Pool struct {
 	InDoubt uint64
 	// Stale says that the set is not known to be current.
 	Stale bool
+	// Panic says that all backends are used because too few are healthy.
+	Panic bool
 	// Consul is nil for a pool that Consul does not feed.
 	Consul *Consul
 }
