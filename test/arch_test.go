@@ -84,7 +84,6 @@ var layers = []struct {
 	{"proxy/...", []string{"proxy/...", "balance", "discovery", "tls", "internal/histogram", "internal/health"}},
 	{"tls", nil},
 	{"internal/metrics", []string{"internal/histogram"}},
-	{"internal/health", []string{"balance"}},
 	{"internal/cli", []string{"internal/admin", "internal/scalar"}},
 	{"internal/admin", []string{"internal/closecode", "internal/scalar"}},
 	{"internal/config", []string{"internal/closecode", "internal/scalar"}},
