@@ -204,6 +204,7 @@ func (r *Relay) backendBetween() bool {
 // went before.
 func (r *Relay) ask(m *move, now time.Duration) {
 	m.phase, m.passed = asked, r.in[Client].count.Messages
+	r.pol.opening.cut()
 	r.out[Backend].owed = false
 	r.prove(now, m.old)
 }
@@ -213,6 +214,10 @@ func (r *Relay) ask(m *move, now time.Duration) {
 func (r *Relay) boundary(now time.Duration, out *Buffers) {
 	if m := r.moving(); m != nil && m.phase == waits && r.clientBetween() {
 		m.old = out
+		if r.stays() {
+			r.cancel(m, MoveOpeningTooBig)
+			return
+		}
 		r.ask(m, now)
 		r.in[Client].stopped = true
 	}
@@ -290,6 +295,7 @@ func (r *Relay) finish(m *move, result string) {
 		r.out[Backend].closeSent, r.out[Backend].ours = true, true
 	}
 	*m = move{phase: over, result: result}
+	r.pol.opening.over()
 	r.out[Backend].owed = false
 	r.rearm = true
 }
@@ -376,7 +382,10 @@ func (r *Relay) left(code ws.StatusCode, reason string, now time.Duration) bool 
 }
 
 // stays reports whether the session cannot change its backend.
-func (r *Relay) stays() bool { return r.pol.opening != nil && r.pol.opening.tooBig }
+func (r *Relay) stays() bool {
+	m := r.moving()
+	return r.pol.opening != nil && r.pol.opening.tooBig && (m == nil || !m.holding())
+}
 
 // answerClose answers the Close of a backend without which the session goes on (RFC 6455
 // §5.5.1).
@@ -396,6 +405,7 @@ func (r *Relay) lose(m *move, now time.Duration, v Verdict) *move {
 	}
 	if m.phase < asked {
 		m.passed = r.in[Client].count.Messages
+		r.pol.opening.cut()
 	}
 	m.lost, m.verdict, m.doubt = true, v, r.doubt(m, now)
 	if m.phase < asked && !r.clientBetween() {
@@ -451,8 +461,8 @@ func (r *Relay) Switch(now time.Duration, toBackend *Buffers) {
 	}
 	if p := r.pol.opening; p != nil {
 		p.discard = p.answers(r.opt.Migrate)
-		p.bytes = p.bytes[:p.end]
-		toBackend.add(p.bytes)
+		toBackend.add(p.bytes[:p.replay:p.replay])
+		p.over()
 	}
 	toBackend.add(m.held)
 	r.returnPing(m, toBackend)
