@@ -127,11 +127,10 @@ func (r *Relay) plan() {
 	if r.ending != nil {
 		return
 	}
-	if p := r.pol.proof; p != nil {
-		r.wakeBy(p.due)
-	}
 	if m := r.pol.move; m != nil {
-		r.wakeBy(m.due())
+		r.wakeBy(r.moveDue(m))
+	} else if p := r.pol.proof; p != nil {
+		r.wakeBy(p.due)
 	}
 	if c := r.pol.clocks; c != nil {
 		r.wakeBy(c.expires)

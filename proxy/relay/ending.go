@@ -194,14 +194,23 @@ func (r *Relay) Deadline() time.Duration {
 	}
 	var d time.Duration
 	if m := r.moving(); m != nil {
-		d = m.due()
+		d = r.moveDue(m)
 	}
 	for _, s := range []Side{Client, Backend} {
-		if t := r.ending.deadline[s]; t > 0 && !r.in[s].ended && (d == 0 || t < d) {
+		if t := r.endDue(s); t > 0 && (d == 0 || t < d) {
 			d = t
 		}
 	}
 	return d
+}
+
+// endDue returns when a side is given up that does not finish in a session that is ending;
+// 0: it is not. A backend that is left is the move's to give up.
+func (r *Relay) endDue(s Side) time.Duration {
+	if m := r.moving(); r.in[s].ended || s == Backend && m != nil && m.phase >= leaving && m.phase < over {
+		return 0
+	}
+	return r.ending.deadline[s]
 }
 
 // Progress says that bytes which had waited have just been written to a side, or arrived
@@ -247,7 +256,7 @@ func (r *Relay) Tick(now time.Duration, waiting [2]bool, toClient, toBackend *Bu
 		return open
 	}
 	for _, s := range []Side{Client, Backend} {
-		if r.in[s].ended || e.deadline[s] == 0 || now < e.deadline[s] || s == Backend && m != nil && m.phase >= leaving && m.phase < over {
+		if at := r.endDue(s); at == 0 || now < at {
 			continue
 		}
 		if e.pending[s].when == betweenMessage {

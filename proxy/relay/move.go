@@ -130,6 +130,7 @@ func (r *Relay) MoveStep() MoveStep {
 		return MoveSwitches
 	case m.phase == over:
 		r.pol.move, r.pol.result = nil, m.result
+		r.plan()
 		return MoveOver
 	}
 	return MoveNothing

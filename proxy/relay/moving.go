@@ -52,8 +52,11 @@ func (r *Relay) feedMoving(m *move, from Side, p []byte, now time.Duration, out,
 	} else {
 		n, err = r.feed(from, p, now, toClient, toBackend)
 	}
-	if heard := r.in[Backend].count; m.phase == settling && (heard.Bytes != said.Bytes || heard.Messages != said.Messages) {
-		m.quiet = now + r.opt.Migrate.Settle
+	if m.phase == settling {
+		if heard := r.in[Backend].count; heard.Bytes != said.Bytes || heard.Messages != said.Messages {
+			m.quiet = now + r.opt.Migrate.Settle
+		}
+		r.wakeBy(r.moveDue(m))
 	}
 	r.answerPing(m, toClient)
 	r.answerClose(m.old)
@@ -130,11 +133,11 @@ func (r *Relay) tickMove(m *move, now time.Duration, bufs [numSides]*Buffers) (a
 	return a
 }
 
-// due returns when tickMove has something to do.
-func (m *move) due() time.Duration {
+// moveDue returns when tickMove has something to do.
+func (r *Relay) moveDue(m *move) time.Duration {
 	switch m.phase {
 	case settling:
-		if m.quiet < m.deadline {
+		if m.quiet < m.deadline && r.backendBetween() {
 			return m.quiet
 		}
 	case settled, ready, over:

@@ -1,0 +1,83 @@
+package relay
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// What has come due is dealt with: an engine that is told of a time that has passed would
+// call Tick for ever.
+func TestMoveDue(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		run  func(*moveRig)
+	}{
+		{"a lost backend was to be asked", func(g *moveRig) {
+			g.say(Client, "a")
+			g.end(Backend)
+			g.tick(2 * proofPause)
+		}},
+		{"a backend was to be asked, and the client does not end its message", func(g *moveRig) {
+			g.say(Client, "a")
+			g.feed(Client, fr(Client, ws.OpText, false, []byte("b")))
+			g.move()
+			g.tick(2 * proofPause)
+		}},
+		{"a backend that settles does not end its message", func(g *moveRig) {
+			g.move()
+			g.pong()
+			g.feed(Backend, fr(Backend, ws.OpText, false, []byte("x")))
+			g.tick(settle)
+		}},
+		{"the client has closed, and another backend is looked for", func(g *moveRig) {
+			g.feed(Backend, closing(Backend, 1012, "restart"))
+			g.feed(Client, closing(Client, 1000, "bye"))
+			g.tick(closeTimeout)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newMoveRig(t, nil)
+			c.run(g)
+			if d := g.Deadline(); d <= g.now {
+				t.Errorf("due at %v, it is %v", d, g.now)
+			}
+			if !g.Moving() {
+				t.Error("the move is over")
+			}
+		})
+	}
+}
+
+// A backend that ends its message late is left once it has been quiet.
+func TestMoveSettlesAfterMessage(t *testing.T) {
+	g := newMoveRig(t, nil)
+	g.move()
+	g.pong()
+	g.feed(Backend, fr(Backend, ws.OpText, false, []byte("x")))
+	g.tick(2 * settle)
+	g.feed(Backend, fr(Backend, ws.OpContinuation, true, nil))
+	if d := g.Deadline(); d != g.now+settle {
+		t.Errorf("due in %v", d-g.now)
+	}
+	g.settleDown()
+	g.want("text+:x continuation:", "", "close 1001 session moved")
+}
+
+// A question to the backend that a move has put off is asked when that is given up.
+func TestProofAfterMove(t *testing.T) {
+	g := newMoveRig(t, nil)
+	g.say(Client, "a")
+	g.feed(Client, fr(Client, ws.OpText, false, []byte("b")))
+	g.move()
+	g.tick(2 * proofPause)
+	g.CancelMove("cancelled", g.now, &g.bufs[Client], &g.bufs[Backend])
+	g.follow()
+	if d := g.Deadline(); d == 0 || d > g.now {
+		t.Errorf("due at %v, it is %v", d, g.now)
+	}
+	if g.tick(time.Millisecond); !g.pol.proof.open {
+		t.Error("the backend is not asked")
+	}
+}
