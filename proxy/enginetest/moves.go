@@ -142,6 +142,22 @@ func (su suite) moves(t *testing.T) {
 		s.client.Close()
 		s.result(t)
 	})
+	t.Run("no other backend for one that has led and stays", func(t *testing.T) {
+		opt := movable()
+		opt.Relay.CloseTimeout = 50 * time.Millisecond
+		s := su.open(t, setup{opt: opt})
+		s.backend.send(s.backend.frame(ws.OpClose, true, body(1012, "restart")))
+		s.expectLost(t, 0)
+		s.backend.expect(ws.OpClose, body(1012, ""))
+		s.CancelMove("refused")
+		s.expectMoved(t, "refused")
+		s.client.expect(ws.OpClose, body(1012, "session cannot be resumed"))
+		s.client.send(s.client.frame(ws.OpClose, true, body(1012, "")))
+		s.client.Close()
+		if r := s.result(t); r.Cause != relay.BackendClosed {
+			t.Errorf("result %+v", r)
+		}
+	})
 	t.Run("the next backend dies", func(t *testing.T) {
 		s := su.open(t, setup{opt: movable()})
 		next := su.another(t, s)

@@ -309,11 +309,21 @@ func (r *Relay) giveUp(m *move, result string, now time.Duration, toClient, toBa
 		verdict.Code, verdict.Reason = StatusServiceRestart, "session cannot be resumed"
 	}
 	r.finish(m, result)
-	r.in[Backend].ended, r.in[Backend].closed = false, false
+	in := &r.in[Backend]
+	here := !in.ended
+	in.ended, in.closed = false, false
 	if r.ending == nil {
 		r.endBy(verdict).pending[Client] = pending{betweenFrames, verdict.Code, verdict.Reason}
 	}
 	r.End(Backend, now, toClient, toBackend)
+	if here {
+		// It has said its last, but its connection may stay open for ever.
+		in.ended, in.closed = false, true
+		r.ending.deadline[Backend] = now + r.opt.Migrate.Timeout
+		if d := r.opt.CloseTimeout; d > 0 {
+			r.ending.deadline[Backend] = now + d
+		}
+	}
 }
 
 // ends is asked when the backend's stream has ended, and reports whether the client is

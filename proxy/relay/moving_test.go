@@ -81,3 +81,29 @@ func TestProofAfterMove(t *testing.T) {
 		t.Error("the backend is not asked")
 	}
 }
+
+// A backend that has led and does not end its connection is given up, when no other is
+// found for the session.
+func TestLedAndStays(t *testing.T) {
+	for _, timeout := range []time.Duration{closeTimeout, 0} {
+		g := newMoveRig(t, nil)
+		g.opt.CloseTimeout = timeout
+		g.feed(Backend, closing(Backend, 1012, "restart"))
+		g.CancelMove("refused", g.now, &g.bufs[Client], &g.bufs[Backend])
+		g.take()
+		g.follow()
+		g.say(Backend, "more")
+		g.feed(Client, closing(Client, 1012, ""))
+		g.end(Client)
+		g.want("close 1012 session cannot be resumed", "", "close 1012", "refused")
+		if d := g.Deadline(); g.Done() || d == 0 {
+			t.Fatalf("done %v, due at %v", g.Done(), d)
+		}
+		if g.now = g.Deadline(); !g.Tick(g.now, g.stuck, &g.bufs[Client], &g.bufs[Backend]).Abort[Backend] {
+			t.Error("it is not given up")
+		}
+		if !g.Done() {
+			t.Error("the session is not over")
+		}
+	}
+}
