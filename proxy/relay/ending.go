@@ -166,12 +166,13 @@ func (r *Relay) settle(now time.Duration) {
 		over := other.ended && (s == Backend || r.moving() == nil) // or another backend comes
 		if !o.shut {
 			switch {
+			case over && !o.closeSent && when == never:
+				o.shut = true
+			case s == Backend && r.leaves(): // how it ends says nothing about the next one
 			case answered:
 				// The server of a connection ends it first (RFC 6455 §7.1.1).
 				o.shut = s == Client || in.ended
 			case o.closeSent && in.broken, in.ended && !in.closed:
-				o.shut = true
-			case over && !o.closeSent && when == never:
 				o.shut = true
 			}
 			if o.shut {
@@ -207,7 +208,7 @@ func (r *Relay) Deadline() time.Duration {
 // endDue returns when a side is given up that does not finish in a session that is ending;
 // 0: it is not. A backend that is left is the move's to give up.
 func (r *Relay) endDue(s Side) time.Duration {
-	if m := r.moving(); r.in[s].ended || s == Backend && m != nil && m.phase >= leaving && m.phase < over {
+	if r.in[s].ended || s == Backend && r.leaves() {
 		return 0
 	}
 	return r.ending.deadline[s]

@@ -114,6 +114,13 @@ func (r *Relay) moving() *move {
 // Moving reports whether the session changes its backend.
 func (r *Relay) Moving() bool { return r.moving() != nil }
 
+// leaves reports whether the present backend gets nothing more, and another one what is for
+// it.
+func (r *Relay) leaves() bool {
+	m := r.moving()
+	return m != nil && m.phase >= leaving && m.phase < over
+}
+
 // MoveStep returns what there is to do for a move. An engine asks after each call while
 // Moving reports true.
 func (r *Relay) MoveStep() MoveStep {

@@ -107,3 +107,22 @@ func TestLedAndStays(t *testing.T) {
 		}
 	}
 }
+
+// The next backend is left to end its connection first, as after any closing handshake: how
+// the old one has ended says nothing about it.
+func TestMoveThenShut(t *testing.T) {
+	g := newMoveRig(t, nil)
+	g.end(Backend)
+	g.feed(Client, closing(Client, 1000, "bye"))
+	g.move()
+	if g.Shut(Backend) {
+		t.Error("its stream has ended before it has answered")
+	}
+	g.feed(Backend, closing(Backend, 1000, "bye"))
+	g.end(Backend)
+	g.end(Client)
+	g.want("close 1000 bye", "", "close 1000 bye", MoveDone)
+	if !g.Done() {
+		t.Error("the session is not over")
+	}
+}
