@@ -199,7 +199,8 @@ func (r *Relay) Move(now time.Duration, toBackend *Buffers) (refused string) {
 // clientBetween reports whether the client's stream stands between two messages.
 func (r *Relay) clientBetween() bool {
 	in := &r.in[Client]
-	return in.left == 0 && !in.dec.Fragmented() && !r.inflating()
+	begins := in.held != nil && !in.held.head.OpCode.IsControl() // once its rate lets it
+	return begins || in.left == 0 && !in.dec.Fragmented() && !r.inflating()
 }
 
 // backendBetween reports that of the backend's stream.

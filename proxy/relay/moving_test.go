@@ -126,3 +126,29 @@ func TestMoveThenShut(t *testing.T) {
 		t.Error("the session is not over")
 	}
 }
+
+// A message that waits for its rate has not begun: nothing of it is dropped with the
+// backend, and none of it is in doubt.
+func TestMoveWhileDelayed(t *testing.T) {
+	delayed := func(o *Options) { o.Messages, o.Delay = Rate{1, 1}, true }
+	message := join(fr(Client, ws.OpText, false, []byte("b")), fr(Client, ws.OpContinuation, true, []byte("c")))
+	g := newMoveRig(t, delayed)
+	g.say(Client, "a")
+	g.feed(Client, message)
+	g.end(Backend)
+	g.move()
+	g.tick(time.Second)
+	g.refeed()
+	g.want("", "text:a", "text+:b continuation:c", MoveDone)
+	if g.doubt != 1 {
+		t.Errorf("%d messages in doubt, want 1", g.doubt)
+	}
+
+	g = newMoveRig(t, delayed)
+	g.say(Client, "a")
+	g.feed(Client, message)
+	g.moved()
+	g.tick(time.Second)
+	g.refeed()
+	g.want("", "text:a close 1001 session moved", "text+:b continuation:c", MoveDone)
+}
