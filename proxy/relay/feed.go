@@ -31,7 +31,9 @@ func (r *Relay) Feed(from Side, p []byte, now time.Duration, out, back *Buffers)
 		case from == Client && r.inflating() && (r.out[Backend].closeSent || r.out[Backend].shut):
 			r.endInflating() // nothing goes behind a Close
 		case from == Client && r.inflating():
-			err = r.inflate(now, out)
+			if err = r.inflate(now, out); err == nil && !r.inflating() {
+				r.inflatedEnd(now, out)
+			}
 		case in.held != nil && in.held.head.OpCode.IsControl():
 			if len(p) == 0 {
 				return all, nil

@@ -183,7 +183,7 @@ func (r *Relay) migratableEnd(from Side, now time.Duration, out *Buffers) {
 	in := &r.in[from]
 	if whole := !in.dec.Fragmented(); whole && from == Client {
 		r.pol.proof.skip = false
-		if !in.recoded {
+		if !r.inflating() {
 			r.messageEnd(now, out)
 		}
 	} else if o := r.pol.opening; whole && o != nil && o.discard > 0 {
@@ -194,7 +194,8 @@ func (r *Relay) migratableEnd(from Side, now time.Duration, out *Buffers) {
 	}
 }
 
-// inflatedEnd is the end of a message of the client that the edge has inflated.
+// inflatedEnd is the end of a message of the client that the edge has inflated in more than
+// one turn.
 func (r *Relay) inflatedEnd(now time.Duration, out *Buffers) {
 	if r.opt.Migrate != nil {
 		r.messageEnd(now, out)

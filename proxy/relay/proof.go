@@ -106,8 +106,8 @@ func (r *Relay) doubt(m *move, now time.Duration) uint64 {
 	p := r.pol.proof
 	p.mature(r.opt.Migrate.Settle, now)
 	n := m.passed - p.sure
-	if m.phase < asked && !r.clientBetween() && !r.in[Client].drop && !r.wholeYet() {
-		n++
+	if m.phase < asked && !r.clientBetween() && !r.in[Client].drop && !r.in[Client].recoded {
+		n++ // one that is inflated has gone nowhere yet, or counts already
 	}
 	return n
 }

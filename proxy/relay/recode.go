@@ -189,7 +189,6 @@ func (r *Relay) inflate(now time.Duration, out *Buffers) error {
 		if done {
 			r.endInflating()
 			r.release(Backend, now, out)
-			r.inflatedEnd(now, out)
 			return nil
 		}
 	}
