@@ -68,3 +68,22 @@ func TestReplayTooBigWhileMoving(t *testing.T) {
 	g.say(Client, "b")
 	g.want("", "", "text+:a continuation(1200) text:b", MoveOpeningTooBig)
 }
+
+// A client that stops taking bytes while an answer to a replay is passed by gets what comes
+// behind that.
+func TestDiscardForSlowClient(t *testing.T) {
+	g := newMoveRig(t, func(o *Options) {
+		o.Migrate.ReplayMessages, o.Migrate.DiscardReplies = 1, 1
+		o.SlowConsumer, o.MaxBuffered = DropOldest, 1000
+	})
+	g.say(Client, "hello")
+	g.moved()
+	g.feed(Backend, fr(Backend, ws.OpText, false, []byte("wel")))
+	g.Block(Client)
+	g.feed(Backend, join(fr(Backend, ws.OpContinuation, true, []byte("come")), text(Backend, "A")))
+	g.Queue(Client, [][]byte{g.sent[Client]}, g.now)
+	g.sent[Client] = nil
+	g.Take(Client, 1000, &g.bufs[Client])
+	g.take()
+	g.want("text:A", "text:hello close 1001 session moved", "text:hello", MoveDone)
+}

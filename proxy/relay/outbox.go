@@ -69,7 +69,7 @@ func (r *Relay) Block(to Side) {
 	if in.recoded {
 		b.dec.SetFragmented(r.pol.recoder.opened[Backend])
 	} else {
-		b.dec.SetFragmented(in.dec.Fragmented())
+		b.dec.SetFragmented(in.dec.Fragmented() && !in.drop)
 	}
 	if !in.betweenFrames() {
 		b.left = in.left
