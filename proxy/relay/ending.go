@@ -23,6 +23,12 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 	if r.Closing() {
 		return
 	}
+	r.close(e, now, toClient, toBackend)
+	r.review(now)
+}
+
+// close is Close but for a move that it gives up, which review does.
+func (r *Relay) close(e Ending, now time.Duration, toClient, toBackend *Buffers) {
 	toBackend = r.toBackend(toBackend)
 	r.endBy(Verdict{Cause: EdgeClosed, Code: e.Client, Reason: e.Reason, Why: e.Why}).pending = [numSides]pending{
 		Client:  {betweenMessage, e.Client, e.Reason},
@@ -31,7 +37,6 @@ func (r *Relay) Close(e Ending, now time.Duration, toClient, toBackend *Buffers)
 	r.release(Client, now, toClient)
 	r.release(Backend, now, toBackend)
 	r.settle(now)
-	r.review(now)
 }
 
 // violation ends the session because a side broke a rule: that side is told its code,

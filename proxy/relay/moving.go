@@ -135,6 +135,9 @@ func (r *Relay) tickMove(m *move, now time.Duration, bufs [numSides]*Buffers) (a
 
 // moveDue returns when tickMove has something to do.
 func (r *Relay) moveDue(m *move) time.Duration {
+	if r.ending != nil && m.phase < leaving {
+		return 1 // Shed has left it to Tick to give it up
+	}
 	switch m.phase {
 	case settling:
 		if m.quiet < m.deadline && r.backendBetween() {

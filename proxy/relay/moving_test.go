@@ -152,3 +152,32 @@ func TestMoveWhileDelayed(t *testing.T) {
 	g.refeed()
 	g.want("", "text:a close 1001 session moved", "text+:b continuation:c", MoveDone)
 }
+
+// A session that is shed while it moves goes on with the old backend, which gets what was
+// kept: what waits for the client is dropped, not what it has said.
+func TestShedWhileMoving(t *testing.T) {
+	shed := Ending{Client: 1013, Backend: 1001, Reason: "memory", Why: "memory"}
+	g := newMoveRig(t, nil)
+	g.move()
+	g.say(Client, "a")
+	g.Shed(shed, g.now, &g.bufs[Client])
+	g.take()
+	g.follow()
+	if d := g.Deadline(); d == 0 || d > g.now {
+		t.Fatalf("due at %v, it is %v", d, g.now)
+	}
+	g.tick(0)
+	g.feed(Client, closing(Client, 1013, ""))
+	g.want("close 1013 memory", "", "text:a close 1001 memory", MoveClosed)
+
+	// The same of a slow client, whose answer comes before the next Tick.
+	g = newMoveRig(t, func(o *Options) { o.SlowConsumer, o.SlowConsumerCode, o.MaxBuffered = CloseSlow, 1013, 100 })
+	g.move()
+	g.say(Client, "a")
+	g.Block(Client)
+	g.Queue(Client, [][]byte{text(Backend, string(make([]byte, 200)))}, g.now)
+	g.feed(Client, closing(Client, 1013, ""))
+	g.Take(Client, 1000, &g.bufs[Client])
+	g.take()
+	g.want("close 1013 slow consumer", "", "text:a close 1001 slow consumer", MoveClosed)
+}

@@ -145,7 +145,7 @@ func (r *Relay) Shed(e Ending, now time.Duration, toClient *Buffers) {
 	if b != nil {
 		toClient = &own
 	}
-	r.Close(e, now, toClient, &backend)
+	r.close(e, now, toClient, &backend) // nothing goes there; a move is given up in Tick
 	if next := &r.ending.pending[Client]; next.when == betweenMessage {
 		next.when = betweenFrames
 		r.release(Client, now, toClient)
