@@ -347,9 +347,20 @@ func (r *Relay) ends(now time.Duration) bool {
 	case r.left(ws.StatusAbnormalClosure, "", now):
 		return true
 	case m != nil && m.phase == leaving:
-		r.finish(m, MoveUnfinished)
+		r.cutShort(m)
 	}
 	return false
+}
+
+// cutShort ends the session of a backend that ends inside a message, for the reason for
+// which it was lost, if it was.
+func (r *Relay) cutShort(m *move) *ending {
+	v := goneVerdict(Backend, WhyGone)
+	if m.lost {
+		v = m.verdict
+	}
+	r.finish(m, MoveUnfinished)
+	return r.endBy(v)
 }
 
 // keepsClient is asked when the backend sends a Close, and reports whether that is dealt
@@ -361,8 +372,7 @@ func (r *Relay) keepsClient(code ws.StatusCode, reason string, now time.Duration
 		return true
 	case m != nil && m.phase == leaving:
 		// It was told to go inside a message, and does: the client waits for the rest.
-		r.finish(m, MoveUnfinished)
-		r.endBy(goneVerdict(Backend, WhyGone)).pending[Client] = r.farewell()
+		r.cutShort(m).pending[Client] = r.farewell()
 		r.release(Client, now, toClient)
 		r.settle(now)
 		return true

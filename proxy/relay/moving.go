@@ -126,7 +126,7 @@ func (r *Relay) tickMove(m *move, now time.Duration, bufs [numSides]*Buffers) (a
 		r.overBackend(m, now)
 	case m.phase == leaving && late:
 		a.Abort[Backend] = true // its message was cut: the session ends with it
-		r.finish(m, MoveUnfinished)
+		r.cutShort(m)
 	case m.phase == orphaned && late:
 		r.giveUp(m, MoveTimeout, now, bufs[Client], bufs[Backend])
 	}

@@ -181,3 +181,27 @@ func TestShedWhileMoving(t *testing.T) {
 	g.take()
 	g.want("close 1013 slow consumer", "", "text:a close 1001 slow consumer", MoveClosed)
 }
+
+// A session that cannot be kept, since its backend was inside a message, ends for what the
+// backend was lost for.
+func TestLostInsideMessage(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(*moveRig)
+	}{
+		{"ends", func(g *moveRig) { g.end(Backend) }},
+		{"closes", func(g *moveRig) { g.feed(Backend, closing(Backend, 1000, "")) }},
+		{"does neither", func(g *moveRig) { g.tick(closeTimeout) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newMoveRig(t, nil)
+			g.feed(Backend, fr(Backend, ws.OpText, false, []byte("x")))
+			g.Lost(Backend, WhyPongTimeout, g.now)
+			c.end(g)
+			g.want("text+:x close 1012 backend went away", "", g.frames(g.sent[Backend]), MoveUnfinished)
+			if v := g.Verdict(); v.Why != WhyPongTimeout || v.Cause != BackendGone || v.Code != StatusServiceRestart {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
