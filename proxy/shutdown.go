@@ -50,6 +50,9 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	s.attending.Lock()
 	s.ended = true
 	s.attending.Unlock()
+	for _, x := range s.sessions.list(nil) {
+		x.kill() // some may wait for what comes of their moves
+	}
 	s.wg.Wait()
 	// No handler runs any more, so that these are all.
 	for _, x := range s.sessions.list(nil) {
