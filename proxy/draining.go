@@ -31,7 +31,7 @@ type draining struct {
 func (d *draining) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	d.movers = newMovers(ctx)
+	d.movers = newMovers(ctx, d.backend.Live)
 	for d.backend.Live.Load() > 0 && ctx.Err() == nil {
 		wait := time.Until(d.step(time.Now()))
 		if wait <= 0 {

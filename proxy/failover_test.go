@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 // TestLostAtOnce: a backend that leaves with its 101 finds the session as whole as any other.
@@ -76,4 +79,60 @@ func TestShutdownWhileLeaving(t *testing.T) {
 	if took := time.Since(began); took > patience/4 {
 		t.Errorf("the end took %v", took)
 	}
+}
+
+// TestMoveMeetsFailOver: a session whose backend is lost while it is to be moved changes its
+// backend once, whoever comes first, and one line tells how many messages are in doubt.
+func TestMoveMeetsFailOver(t *testing.T) {
+	t.Run("behind a fail-over", func(t *testing.T) {
+		a, b, c := newMovingApp(t, "a"), newMovingApp(t, "b"), newMovingApp(t, "c")
+		e := startEdge(t, moving(a, b, c))
+		client := e.movingClient(nil)
+		client.ask()
+		s := e.onlySession()
+		from := s.Backend()
+		s.again.one.Lock() // as a fail-over has it
+		result := make(chan string)
+		go func() { result <- s.moveFrom(t.Context(), from.Live, "test") }()
+		if got := s.tryOthers(t.Context(), []*balance.Backend{from}); got != relay.MoveDone {
+			t.Fatal(got)
+		}
+		to := s.Backend()
+		s.again.one.Unlock()
+		if got := <-result; got != relay.MoveDone || s.Backend() != to || s.Attempts() != 1 {
+			t.Errorf("%s, moved %d times", got, s.Attempts())
+		}
+		client.Close()
+		e.idle()
+	})
+	t.Run("before one", func(t *testing.T) {
+		a, b := newMovingApp(t, "a"), newMovingApp(t, "b")
+		settings := moving(a, b)
+		settings.Pools[0].Migrate.Settle = 9 * time.Second
+		e := startEdge(t, settings)
+		client := e.movingClient(nil)
+		from, to := a, b
+		if client.ask() == "b" {
+			from, to = b, a
+		}
+		s := e.onlySession()
+		result := make(chan string)
+		go func() { result <- s.Move(t.Context(), "test") }()
+		e.eventually("the other one is connected", func() bool { return to.header("Upgrade") != "" })
+		from.crash()
+		if got := <-result; got != relay.MoveDone {
+			t.Fatal(got)
+		}
+		client.ask()
+		client.Close()
+		e.idle()
+		e.Shutdown(t.Context(), 0, 0) // whoever looks for a backend is through
+		told := uint64(0)
+		for _, line := range e.logs.FilterMessage("session moved").All() {
+			told += line.ContextMap()["in_doubt"].(uint64)
+		}
+		if p := e.Pools()[0]; len(p.Migrations) != 1 || p.Migrations[relay.MoveDone] != 1 || p.InDoubt != told || told != 1 {
+			t.Errorf("migrations %v, %d in doubt, %d as logged", p.Migrations, p.InDoubt, told)
+		}
+	})
 }

@@ -117,6 +117,7 @@ type again struct {
 	orphaned atomic.Bool
 	since    atomic.Int64                    // when it came to its present backend, after the server's start; 0: it has the first one
 	counted  atomic.Bool                     // the monitor knows that its backend has left it
+	doubt    atomic.Uint64                   // messages of the last loss that no log line has told
 	next     atomic.Pointer[balance.Backend] // has a reservation for the move that is under way
 	outcome  chan engine.Moved
 }
@@ -155,6 +156,7 @@ func (s *Session) Attempts() int {
 func (o *observed) Lost(l engine.Loss) {
 	s := (*Session)(o)
 	s.again.orphaned.Store(true)
+	s.again.doubt.Store(l.Doubt)
 	s.place.moves.pool.moved.doubted(l.Doubt)
 	s.again.counted.Store(true)
 	if l.Why == relay.WhyClosed {
@@ -171,6 +173,7 @@ func (o *observed) Moved(m engine.Moved) {
 	a := s.again
 	lost := a.orphaned.Swap(false)
 	if !lost {
+		a.doubt.Store(m.Doubt)
 		s.place.moves.pool.moved.doubted(m.Doubt)
 	}
 	if next := a.next.Swap(nil); next != nil {
@@ -222,10 +225,13 @@ func (s *Session) failOver(ctx context.Context, l engine.Loss) {
 	a, m := s.again, s.place.moves
 	a.one.Lock()
 	defer a.one.Unlock()
+	if !a.orphaned.Load() {
+		return // it was being moved already, or has ended
+	}
 	ctx, cancel := context.WithTimeout(ctx, m.settings.Timeout)
 	defer cancel()
 	began, from := time.Now(), s.Backend()
-	result, doubt := moveNoBackend, l.Doubt
+	result := moveNoBackend
 	tried := []*balance.Backend{from}
 	for pause := 50 * time.Millisecond; a.orphaned.Load(); pause = min(2*pause, time.Second) {
 		if result = s.tryOthers(ctx, tried); result == relay.MoveDone || result == relay.MoveRefused || ctx.Err() != nil {
@@ -242,26 +248,35 @@ func (s *Session) failOver(ctx context.Context, l engine.Loss) {
 	if result != relay.MoveDone {
 		s.engine.CancelMove(result)
 	}
-	s.tell(result, "lost: "+l.Why, from, began, doubt)
+	s.tell(result, "lost: "+l.Why, from, began)
 }
 
 // Move moves the session to another backend, its client untouched, and returns how that
 // ended: relay.MoveDone, or why the session is where it was, or ends. It takes as long as
 // MigrateSettings.Timeout and the end of the old backend.
 func (s *Session) Move(ctx context.Context, why string) (result string) {
+	return s.moveFrom(ctx, s.Backend().Live, why)
+}
+
+// moveFrom is Move away from a backend. Where the session has left that by itself meanwhile,
+// it stays where it is.
+func (s *Session) moveFrom(ctx context.Context, live *balance.Live, why string) (result string) {
 	if s.again == nil || s.State() != StateOpen {
 		return relay.MoveNotPossible
 	}
 	s.again.one.Lock()
 	defer s.again.one.Unlock()
 	began, from := time.Now(), s.Backend()
+	if from.Live != live {
+		return relay.MoveDone
+	}
 	result = s.tryOthers(ctx, []*balance.Backend{from})
-	s.tell(result, why, from, began, 0)
+	s.tell(result, why, from, began)
 	return result
 }
 
 // tell counts and logs the end of a move.
-func (s *Session) tell(result, why string, from *balance.Backend, began time.Time, doubt uint64) {
+func (s *Session) tell(result, why string, from *balance.Backend, began time.Time) {
 	s.place.moves.pool.moved.count(result)
 	msg := "session moved"
 	if result != relay.MoveDone {
@@ -269,7 +284,7 @@ func (s *Session) tell(result, why string, from *balance.Backend, began time.Tim
 	}
 	s.place.srv.noise.Info(msg, zap.String("session", s.ID()), zap.String("route", s.Route()), zap.String("pool", s.Pool()),
 		zap.String("from", from.ID), zap.String("to", s.Backend().ID), zap.String("why", why), zap.String("result", result),
-		zap.Int("attempt", s.Attempts()), zap.Uint64("in_doubt", doubt), zap.Duration("took", time.Since(began)))
+		zap.Int("attempt", s.Attempts()), zap.Uint64("in_doubt", s.again.doubt.Swap(0)), zap.Duration("took", time.Since(began)))
 }
 
 // tryOthers makes the handshake with other backends than those that were tried until one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -18,14 +19,15 @@ const (
 // movers moves the sessions of one drain, each on a goroutine of its own.
 type movers struct {
 	ctx   context.Context // ends what can still be given up
+	live  *balance.Live   // of the backend that they leave
 	room  chan struct{}
 	mu    sync.Mutex
 	moves map[*Session]bool // that are under way
 	tries map[*Session]int
 }
 
-func newMovers(ctx context.Context) *movers {
-	return &movers{ctx: ctx, room: make(chan struct{}, movesAtOnce), moves: map[*Session]bool{}, tries: map[*Session]int{}}
+func newMovers(ctx context.Context, live *balance.Live) *movers {
+	return &movers{ctx: ctx, live: live, room: make(chan struct{}, movesAtOnce), moves: map[*Session]bool{}, tries: map[*Session]int{}}
 }
 
 // has reports whether a session is being moved.
@@ -49,8 +51,8 @@ func (m *movers) move(x *Session, why string, alone bool, closes func()) {
 	m.mu.Unlock()
 	begun := x.place.srv.attend(func(context.Context) {
 		defer func() { <-m.room }()
-		result := x.Move(m.ctx, why)
-		if m.over(x, result, alone) {
+		result := x.moveFrom(m.ctx, m.live, why)
+		if m.over(x, result, alone) && x.Backend().Live == m.live {
 			closes()
 		}
 	})
