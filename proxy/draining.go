@@ -31,7 +31,7 @@ type draining struct {
 func (d *draining) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	d.movers = newMovers(ctx, d.backend.Live)
+	d.movers = newMovers(ctx)
 	for d.backend.Live.Load() > 0 && ctx.Err() == nil {
 		wait := time.Until(d.step(time.Now()))
 		if wait <= 0 {
@@ -133,7 +133,11 @@ func (d *draining) leave(x *Session) {
 		closes()
 		return
 	}
-	d.movers.move(x, now.why, now.alone, closes)
+	d.movers.move(x, func(ctx context.Context) {
+		if d.movers.hopeless(x, x.move(ctx, now.why, d.backend.Live, nil), now.alone) && x.Backend().Live == d.backend.Live {
+			closes()
+		}
+	}, func() {})
 }
 
 // cut closes all that are left, also those that open later, and ends in the end those that

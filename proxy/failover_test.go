@@ -93,13 +93,13 @@ func TestMoveMeetsFailOver(t *testing.T) {
 		from := s.Backend()
 		s.again.one.Lock() // as a fail-over has it
 		result := make(chan string)
-		go func() { result <- s.moveFrom(t.Context(), from.Live, "test") }()
-		if got := s.tryOthers(t.Context(), []*balance.Backend{from}); got != relay.MoveDone {
+		go func() { result <- s.move(t.Context(), "test", from.Live, nil) }()
+		if got := s.tryOthers(t.Context(), []*balance.Backend{from}, nil); got != relay.MoveDone {
 			t.Fatal(got)
 		}
 		to := s.Backend()
 		s.again.one.Unlock()
-		if got := <-result; got != relay.MoveDone || s.Backend() != to || s.Attempts() != 1 {
+		if got := <-result; got != moveCancelled || s.Backend() != to || s.Attempts() != 1 {
 			t.Errorf("%s, moved %d times", got, s.Attempts())
 		}
 		client.Close()

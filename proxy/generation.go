@@ -104,6 +104,9 @@ func (n *Next) prepare(settings Settings) error {
 	pools := map[string]*poolView{}
 	for _, p := range settings.Pools {
 		policy, err := balance.New(p.Balance)
+		if err == nil && p.Rebalance.On && p.hashed() {
+			err = ErrHashed
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pool %s: %w", p.Name, err))
 			continue

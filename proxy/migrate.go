@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -234,7 +235,7 @@ func (s *Session) failOver(ctx context.Context, l engine.Loss) {
 	result := moveNoBackend
 	tried := []*balance.Backend{from}
 	for pause := 50 * time.Millisecond; a.orphaned.Load(); pause = min(2*pause, time.Second) {
-		if result = s.tryOthers(ctx, tried); result == relay.MoveDone || result == relay.MoveRefused || ctx.Err() != nil {
+		if result = s.tryOthers(ctx, tried, nil); result == relay.MoveDone || result == relay.MoveRefused || ctx.Err() != nil {
 			break
 		}
 		tried = nil
@@ -255,22 +256,23 @@ func (s *Session) failOver(ctx context.Context, l engine.Loss) {
 // ended: relay.MoveDone, or why the session is where it was, or ends. It takes as long as
 // MigrateSettings.Timeout and the end of the old backend.
 func (s *Session) Move(ctx context.Context, why string) (result string) {
-	return s.moveFrom(ctx, s.Backend().Live, why)
+	return s.move(ctx, why, s.Backend().Live, nil)
 }
 
-// moveFrom is Move away from a backend. Where the session has left that by itself meanwhile,
-// it stays where it is.
-func (s *Session) moveFrom(ctx context.Context, live *balance.Live, why string) (result string) {
+// move is Move for one who wants the session to leave a certain backend: if it has when its
+// turn comes, the move counts as cancelled. full, unless it is nil, returns backends that are
+// passed by too.
+func (s *Session) move(ctx context.Context, why string, leave *balance.Live, full func() []*balance.Backend) (result string) {
 	if s.again == nil || s.State() != StateOpen {
 		return relay.MoveNotPossible
 	}
 	s.again.one.Lock()
 	defer s.again.one.Unlock()
 	began, from := time.Now(), s.Backend()
-	if from.Live != live {
-		return relay.MoveDone
+	if from.Live != leave {
+		return moveCancelled
 	}
-	result = s.tryOthers(ctx, []*balance.Backend{from})
+	result = s.tryOthers(ctx, []*balance.Backend{from}, full)
 	s.tell(result, why, from, began)
 	return result
 }
@@ -288,15 +290,18 @@ func (s *Session) tell(result, why string, from *balance.Backend, began time.Tim
 }
 
 // tryOthers makes the handshake with other backends than those that were tried until one
-// takes the session, and moves it there.
-func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend) (result string) {
+// takes the session, and moves it there. Those of full are passed by.
+func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend, full func() []*balance.Backend) (result string) {
 	a, m := s.again, s.place.moves
-	pick := a.pick
-	pick.Tried = tried
 	result = moveNoBackend
 	for try := 0; try <= m.upstream.Retries; try++ {
 		if m.pool.moved.wait(ctx) != nil {
 			return moveEnd(ctx, result)
+		}
+		pick := a.pick
+		pick.Tried = tried
+		if full != nil {
+			pick.Tried = slices.Concat(tried, full())
 		}
 		b, err := m.pool.pick(pick)
 		if err != nil {
@@ -321,7 +326,7 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend) (resu
 				s.place.health.HandshakeFailed(b, kind.kind, err)
 			}
 		}
-		pick.Tried = append(pick.Tried[:len(pick.Tried):len(pick.Tried)], b)
+		tried = append(tried[:len(tried):len(tried)], b)
 	}
 	return result
 }

@@ -2,9 +2,10 @@ package proxy
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
-	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -16,18 +17,17 @@ const (
 	moveTries = 3
 )
 
-// movers moves the sessions of one drain, each on a goroutine of its own.
+// movers moves the sessions of one drain or rebalancing, each on a goroutine of its own.
 type movers struct {
 	ctx   context.Context // ends what can still be given up
-	live  *balance.Live   // of the backend that they leave
 	room  chan struct{}
 	mu    sync.Mutex
 	moves map[*Session]bool // that are under way
-	tries map[*Session]int
+	tries map[*Session]int  // of drains
 }
 
-func newMovers(ctx context.Context, live *balance.Live) *movers {
-	return &movers{ctx: ctx, live: live, room: make(chan struct{}, movesAtOnce), moves: map[*Session]bool{}, tries: map[*Session]int{}}
+func newMovers(ctx context.Context) *movers {
+	return &movers{ctx: ctx, room: make(chan struct{}, movesAtOnce), moves: map[*Session]bool{}, tries: map[*Session]int{}}
 }
 
 // has reports whether a session is being moved.
@@ -37,10 +37,19 @@ func (m *movers) has(x *Session) bool {
 	return m.moves[x]
 }
 
-// move begins to move a session, once there is room. A session that cannot be moved is
-// closed; one that could not be moved now is left for another try. alone says that there
-// will be no other backend.
-func (m *movers) move(x *Session, why string, alone bool, closes func()) {
+// all returns the sessions that are being moved.
+func (m *movers) all() []*Session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.moves))
+}
+
+// full reports whether move would wait.
+func (m *movers) full() bool { return len(m.room) == cap(m.room) }
+
+// move begins to move a session, once there is room: do does it, and over is called when it
+// is not under way any more.
+func (m *movers) move(x *Session, do func(context.Context), over func()) {
 	select {
 	case m.room <- struct{}{}:
 	case <-m.ctx.Done():
@@ -51,21 +60,23 @@ func (m *movers) move(x *Session, why string, alone bool, closes func()) {
 	m.mu.Unlock()
 	begun := x.place.srv.attend(func(context.Context) {
 		defer func() { <-m.room }()
-		result := x.moveFrom(m.ctx, m.live, why)
-		if m.over(x, result, alone) && x.Backend().Live == m.live {
-			closes()
-		}
+		do(m.ctx)
+		m.mu.Lock()
+		delete(m.moves, x)
+		m.mu.Unlock()
+		over()
 	})
 	if !begun {
 		<-m.room
 	}
 }
 
-// over notes the end of a move and reports whether the session is to be closed.
-func (m *movers) over(x *Session, result string, alone bool) bool {
+// hopeless notes the result of a drain's move and reports whether the session is to be closed.
+// One that could not be moved now is left for another try. alone says that there will be no
+// other backend.
+func (m *movers) hopeless(x *Session, result string, alone bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.moves, x)
 	switch result {
 	case relay.MoveDone, moveCancelled, relay.MoveClientClosed, relay.MoveBackendClosed, relay.MoveClosed:
 		delete(m.tries, x)

@@ -16,16 +16,17 @@ import (
 
 // pool is what lasts of a pool while configurations and sets of backends come and go.
 type pool struct {
-	name     string
-	srv      *Server
-	log      *zap.Logger
-	registry *balance.Registry
-	health   *health.Monitor
-	connect  *histogram.Histogram // how long it took to reach backends
-	picker   atomic.Pointer[balance.Picker]
-	moved    moveStats
-	traffic  traffic
-	reports  atomic.Pointer[string] // the header, in canonical form, that has reports of load; nil: none counts
+	name       string
+	srv        *Server
+	log        *zap.Logger
+	registry   *balance.Registry
+	health     *health.Monitor
+	connect    *histogram.Histogram // how long it took to reach backends
+	picker     atomic.Pointer[balance.Picker]
+	moved      moveStats
+	rebalanced atomic.Uint64 // sessions
+	traffic    traffic
+	reports    atomic.Pointer[string] // the header, in canonical form, that has reports of load; nil: none counts
 
 	measured  string // the policy that is measured for; with unmeasure guarded by Server.applying
 	unmeasure context.CancelFunc
@@ -40,8 +41,10 @@ type pool struct {
 	// Backends that are drained, and those that have left and are not forgotten.
 	drains   map[*balance.Live]*drain
 	absences map[*balance.Live]*absence
-	stopped  bool               // the edge ends: nothing is drained any more
+	stopped  bool               // the edge ends: nothing is drained or rebalanced any more
 	rest     context.CancelFunc // ends the monitor; nil: it does not run
+
+	rebalancer *rebalancer // nil: nobody looks at who has too many
 }
 
 // watch is one running source of a pool.
@@ -98,6 +101,7 @@ func (p *pool) apply(v *poolView) {
 	if p.rest == nil {
 		p.rest = p.srv.start(p.health.Run)
 	}
+	p.rebalanceBy(v)
 	if p.silent == nil && len(p.slots) > 0 && !p.spoken() {
 		p.silent = make(chan struct{})
 	}
@@ -138,6 +142,7 @@ func (p *pool) close() bool {
 		p.rest()
 		p.rest = nil
 	}
+	p.stopRebalancing()
 	p.rebuild()
 	p.health.Retire()
 	return len(p.registry.Backends()) > 0
@@ -226,6 +231,10 @@ type PoolView struct {
 	// nobody knows whether a backend that was lost has dealt with them.
 	Migrations map[string]uint64
 	InDoubt    uint64
+	// Rebalanced is how many sessions were moved or closed because their backend had more
+	// than its share, Rebalancing nil while none are.
+	Rebalanced  uint64
+	Rebalancing *RebalanceView
 }
 
 // show returns the pool as it stands.
@@ -237,6 +246,10 @@ func (p *pool) show() PoolView {
 	fitness := p.health.View()
 	out.Panic, out.Reasons = fitness.Panic, fitness.Reasons
 	out.Migrations, out.InDoubt = p.moved.view()
+	out.Rebalanced = p.rebalanced.Load()
+	if r := p.rebalancer; r != nil {
+		out.Rebalancing = r.view.Load()
+	}
 	for _, d := range p.drains {
 		out.Drains[d.backend.ID] = d.show()
 	}

@@ -144,11 +144,13 @@ func (p *pool) give(b *balance.Backend, a *absence) {
 	d.schedule(false)
 }
 
-// stopDrains ends all drains and waits for nothing: the edge is about to close all sessions.
-func (p *pool) stopDrains() {
+// stopLeaving ends all drains and the rebalancing and waits for nothing: the edge is about to
+// close all sessions.
+func (p *pool) stopLeaving() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopped = true
+	p.stopRebalancing()
 	for _, d := range p.drains {
 		d.stop()
 	}

@@ -126,11 +126,12 @@ func (s *Session) Counts() [2]relay.Count { return s.engine.Counts() }
 
 // Why the edge ends sessions, for the metric session_ends_total.
 const (
-	WhyShutdown = "shutdown"
-	WhyAPI      = "api"
-	WhyMemory   = "memory"
-	WhyDrain    = "drain"   // its backend was drained
-	WhyRemoved  = "removed" // its backend has left the pool
+	WhyShutdown  = "shutdown"
+	WhyAPI       = "api"
+	WhyMemory    = "memory"
+	WhyDrain     = "drain"     // its backend was drained
+	WhyRemoved   = "removed"   // its backend has left the pool
+	WhyRebalance = "rebalance" // its backend had more than its share
 )
 
 // Close ends the session with a Close of the edge's: code and reason for the client,

@@ -137,6 +137,8 @@ type PoolSettings struct {
 	Health health.Checks
 	// Migrate lets sessions move between backends; nil is off.
 	Migrate *MigrateSettings
+	// Rebalance says how sessions leave backends that have more than their share.
+	Rebalance RebalanceSettings
 }
 
 // MigrateSettings say how sessions of a pool move to another backend; see

@@ -28,7 +28,7 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	defer cancel()
 
 	for _, p := range pools {
-		p.stopDrains()
+		p.stopLeaving()
 	}
 	for _, ln := range listeners {
 		ln.close()
