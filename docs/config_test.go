@@ -27,7 +27,7 @@ listeners:
 routes:
   - {name: n, pool: n}
 pools:
-  - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}, health: {active: {}}, migrate: {secret_file: migrate.key}}
+  - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}, health: {active: {}}, migrate: {secret_file: migrate.key}, rebalance: {}}
 `
 
 // key is one key of the schema.
@@ -88,8 +88,11 @@ func show(as string, v reflect.Value) string {
 	case uint16:
 		return strings.TrimPrefix(cryptotls.VersionName(x), "TLS ")
 	case float64:
-		if as == "percent" {
+		switch {
+		case as == "percent":
 			return fmt.Sprintf("%v%%", x*100)
+		case as == "rate" && x != 0:
+			return fmt.Sprintf("%v/s", x)
 		}
 	case int64:
 		for i, unit := range []string{"GiB", "MiB", "KiB"} {

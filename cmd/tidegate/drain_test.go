@@ -52,14 +52,17 @@ pools:
 func TestDrainErrors(t *testing.T) {
 	for _, c := range []struct{ err, want error }{
 		{nil, nil}, {proxy.ErrNoPool, admin.ErrNoPool}, {proxy.ErrNoBackend, admin.ErrNoBackend}, {proxy.ErrNotDrained, admin.ErrNotDrained},
-		{proxy.ErrMaintained, admin.ErrMaintained}, {proxy.ErrStopping, admin.ErrShuttingDown},
+		{proxy.ErrMaintained, admin.ErrMaintained}, {proxy.ErrStopping, admin.ErrShuttingDown}, {proxy.ErrHashed, admin.ErrHashed},
 	} {
-		if got := drainError(c.err); got != c.want {
+		if got := leaveError(c.err); got != c.want {
 			t.Errorf("%v became %v", c.err, got)
 		}
 	}
-	if got := drainError(fmt.Errorf("%w: window 2m0s", proxy.ErrBadPace)); !errors.Is(got, admin.ErrBadPace) || got.Error() != "bad pace: window 2m0s" {
+	if got := leaveError(fmt.Errorf("%w: window 2m0s", proxy.ErrBadPace)); !errors.Is(got, admin.ErrBadPace) || got.Error() != "bad pace: window 2m0s" {
 		t.Errorf("a bad pace became %v", got)
+	}
+	if got := leaveError(fmt.Errorf("%w: b is down", proxy.ErrUnsettled)); !errors.Is(got, admin.ErrUnsettled) || got.Error() != "nothing is rebalanced while a backend is new or unhealthy: b is down" {
+		t.Errorf("an unsettled pool became %v", got)
 	}
 }
 

@@ -55,7 +55,7 @@ func traffic(c relay.Counters) metrics.Traffic {
 }
 
 func poolMetrics(p proxy.PoolView) metrics.Pool {
-	out := metrics.Pool{Name: p.Name, ConnectDuration: p.Connect, Stale: stale(p), Panic: p.Panic, Migrations: p.Migrations, InDoubt: p.InDoubt}
+	out := metrics.Pool{Name: p.Name, ConnectDuration: p.Connect, Stale: stale(p), Panic: p.Panic, Migrations: p.Migrations, InDoubt: p.InDoubt, Rebalanced: p.Rebalanced}
 	for _, b := range p.Backends {
 		drain, draining := p.Drains[b.ID]
 		out.Backends = append(out.Backends, metrics.Backend{ID: b.ID, State: b.Live.State().String(), Sessions: b.Live.Sessions(),

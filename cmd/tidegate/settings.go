@@ -166,6 +166,7 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 		Drain:        drainSettings(&p.Drain),
 		OnRemoved:    map[string]proxy.RemovalAction{"drain": proxy.DrainSessions, "close": proxy.CloseSessions}[p.OnBackendRemoved],
 		RemovalGrace: p.RemovalGrace,
+		Rebalance:    rebalanceSettings(p.Rebalance),
 	}
 	var errs []error
 	if p.Migrates() {
@@ -199,6 +200,16 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 func drainSettings(d *config.Drain) proxy.DrainSettings {
 	return proxy.DrainSettings{Rate: d.Rate, Window: d.Window, Deadline: d.Deadline, Code: ws.StatusCode(d.Code), Reason: d.Reason,
 		Order: map[string]proxy.DrainOrder{"idle": proxy.IdleFirst, "random": proxy.RandomOrder}[d.Order]}
+}
+
+// rebalanceSettings are those of a block, or, for when somebody asks for it, the defaults.
+func rebalanceSettings(r *config.Rebalance) proxy.RebalanceSettings {
+	on := r != nil
+	if !on {
+		byDefault := config.DefaultRebalance()
+		r = &byDefault
+	}
+	return proxy.RebalanceSettings{On: on, Interval: r.Interval, Tolerance: r.Tolerance, Rate: r.Rate, MinAge: r.MinAge}
 }
 
 func migrateSettings(p *config.Pool) (*proxy.MigrateSettings, error) {

@@ -66,7 +66,7 @@ func (v view) Pools() []admin.Pool {
 	pools := v.srv.Pools()
 	out := make([]admin.Pool, len(pools))
 	for i, p := range pools {
-		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: stale(p), Panic: p.Panic, Index: p.Index}
+		out[i] = admin.Pool{Name: p.Name, Policy: p.Policy, Stale: stale(p), Panic: p.Panic, Index: p.Index, Rebalancing: (*admin.Rebalancing)(p.Rebalancing)}
 		for _, b := range p.Backends {
 			out[i].Backends = append(out[i].Backends, admin.Backend{ID: b.ID, Address: b.Addr, Weight: b.Weight,
 				State: b.Live.State().String(), Reason: reason(p, b), Sessions: b.Live.Sessions(), InFlight: b.Live.InFlight(), Picks: b.Live.Picks(),
@@ -86,16 +86,25 @@ func draining(p proxy.PoolView, id string) *admin.Draining {
 }
 
 func (v view) Drain(pool, backend string, p admin.Pace) error {
-	return drainError(v.srv.Drain(pool, backend, proxy.DrainPace(p)))
+	return leaveError(v.srv.Drain(pool, backend, proxy.DrainPace(p)))
 }
 
 func (v view) Undrain(pool, backend string) error {
-	return drainError(v.srv.Undrain(pool, backend))
+	return leaveError(v.srv.Undrain(pool, backend))
 }
 
-// drainError is an error of a drain as the API knows it.
-func drainError(err error) error {
+func (v view) Rebalance(pool string) (admin.Rebalancing, error) {
+	r, err := v.srv.Rebalance(pool)
+	return admin.Rebalancing(r), leaveError(err)
+}
+
+// leaveError is an error of a drain or a rebalancing as the API knows it.
+func leaveError(err error) error {
 	switch {
+	case errors.Is(err, proxy.ErrHashed):
+		return admin.ErrHashed
+	case errors.Is(err, proxy.ErrUnsettled):
+		return fmt.Errorf("%w%s", admin.ErrUnsettled, strings.TrimPrefix(err.Error(), proxy.ErrUnsettled.Error()))
 	case errors.Is(err, proxy.ErrNoPool):
 		return admin.ErrNoPool
 	case errors.Is(err, proxy.ErrNoBackend):

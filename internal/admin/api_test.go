@@ -66,7 +66,7 @@ func TestAnswers(t *testing.T) {
 			`"routes":[{"name":"chat","pool":"chat","sessions":1}],` +
 			`"config":{"path":"tidegate.yaml","last_reload":"2025-06-01T12:00:00Z","last_reload_ok":true}}`},
 		{"GET /api/v1/pools", 200, `{"pools":[{"name":"chat","policy":"least_connections","stale":false,"panic":false,"index":7,"backends":[` +
-			backendJSON + `,` + bareBackendJSON + `,` + drainingJSON + `]}]}`},
+			backendJSON + `,` + bareBackendJSON + `,` + drainingJSON + `],"rebalancing":{"remaining":3,"per_second":0.5,"waiting":true}}]}`},
 		{"GET /api/v1/pools/chat/backends/b", 200, bareBackendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1/n1/chat-1", 200, backendJSON},
 		{"GET /api/v1/pools/chat/backends/dc1%2Fn1%2Fchat-1", 200, backendJSON},
@@ -86,6 +86,9 @@ func TestAnswers(t *testing.T) {
 		{"POST /api/v1/pools/chat/backends/dc1%2Fn1/chat-1/undrain", 200, backendJSON},
 		{"POST /api/v1/pools/nope/backends/b/drain", 404, `{"error":"no such pool"}`},
 		{"GET /api/v1/pools/nope/backends/b", 404, `{"error":"no such pool"}`},
+		{"POST /api/v1/pools/chat/rebalance", 200, `{"remaining":412,"per_second":10,"waiting":false}`},
+		{"POST /api/v1/pools/chat/rebalance?now=1", 400, `{"error":"unknown query parameter \"now\""}`},
+		{"POST /api/v1/pools/chat/rebalance/x", 404, `{"error":"there is nothing at this path"}`},
 		{"GET /api/v1/sessions", 200, `{"sessions":[` + sessionJSON + `],"next":""}`},
 		{"GET /api/v1/sessions/s1", 200, sessionJSON},
 		{"GET /api/v1/sessions/s%31", 200, sessionJSON},
@@ -154,6 +157,7 @@ func TestWrongMethod(t *testing.T) {
 		{"/api/v1/pools/chat/backends/b", "GET, HEAD"},
 		{"/api/v1/pools/chat/backends/b/drain", "GET, HEAD, POST"},
 		{"/api/v1/pools/chat/backends/b/undrain", "GET, HEAD, POST"},
+		{"/api/v1/pools/chat/rebalance", "POST"},
 		{"/api/v1/sessions", "GET, HEAD"},
 		{"/api/v1/sessions/s1", "DELETE, GET, HEAD"},
 		{"/api/v1/reload", "POST"},
@@ -247,6 +251,20 @@ func TestDrainRefused(t *testing.T) {
 			if got := post(t, s, path, ""); got.status != status || got.body != `{"error":"`+err.Error()+`"}`+"\n" {
 				t.Errorf("%v: status %d: %s", err, got.status, got.body)
 			}
+		}
+	}
+}
+
+// TestRebalanceRefused has every error of an edge.
+func TestRebalanceRefused(t *testing.T) {
+	edge := newFakeEdge()
+	s := start(t, Options{Edge: edge})
+	for err, status := range map[error]int{
+		ErrNoPool: 404, ErrHashed: 409, ErrShuttingDown: 503, fmt.Errorf("%w: b is down", ErrUnsettled): 409, errors.New("else"): 500,
+	} {
+		edge.refuse = err
+		if got := post(t, s, RebalancePath("chat"), ""); got.status != status || got.body != `{"error":"`+err.Error()+`"}`+"\n" {
+			t.Errorf("%v: status %d: %s", err, got.status, got.body)
 		}
 	}
 }

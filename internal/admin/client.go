@@ -230,6 +230,13 @@ func (c *Client) Undrain(ctx context.Context, pool, id string) (Backend, error) 
 	return b, err
 }
 
+// Rebalance begins to rebalance a pool.
+func (c *Client) Rebalance(ctx context.Context, pool string) (Rebalancing, error) {
+	var r Rebalancing
+	_, err := c.Call(ctx, http.MethodPost, RebalancePath(pool), &r)
+	return r, err
+}
+
 // Sessions asks for one page of sessions; a Limit of 0 is DefaultLimit.
 func (c *Client) Sessions(ctx context.Context, q SessionQuery) (SessionPage, error) {
 	var page SessionPage

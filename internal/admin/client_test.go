@@ -61,6 +61,9 @@ func checkCalls(t *testing.T, c *Client, edge *fakeEdge) {
 	b, err = c.Undrain(ctx, "chat", "c/drain")
 	same(t, "undrain", err, b, pools[0].Backends[2])
 	same(t, "undrain", nil, edge.drains[len(edge.drains)-1], "undrain chat c/drain")
+	begun, err := c.Rebalance(ctx, "a b/c")
+	same(t, "rebalance", err, begun, Rebalancing{Remaining: 412, PerSecond: 10})
+	same(t, "rebalance", nil, edge.drains[len(edge.drains)-1], "rebalance a b/c")
 	q := SessionQuery{"a b", "c/d", "e&f", netip.MustParseAddr("2001:db8::1"), 7, "g=h"}
 	page, err := c.Sessions(ctx, q)
 	same(t, "sessions", err, page, SessionPage{Sessions: edge.sessions})

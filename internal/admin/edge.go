@@ -30,6 +30,10 @@ type Edge interface {
 	// there is nothing for Undrain to end. ErrShuttingDown: all sessions are closed anyway.
 	Drain(pool, backend string, p Pace) error
 	Undrain(pool, backend string) error
+	// Rebalance looks at a pool now and begins to let sessions leave the backends that have
+	// too many; it does not wait for them. ErrNoPool; ErrHashed: their hash says where they
+	// are. ErrUnsettled: a backend is new or unhealthy. ErrShuttingDown.
+	Rebalance(pool string) (Rebalancing, error)
 	// Reload reads, checks and applies the configuration and returns its generation.
 	// A *Rejected error says what is wrong with it; ErrNoFile that there is none,
 	// ErrShuttingDown that it is too late.
@@ -56,6 +60,10 @@ var (
 	ErrNotDrained = errors.New("this backend is not drained")
 	// ErrMaintained: discovery has the backend drained, not an operator (409).
 	ErrMaintained = errors.New("its maintenance in Consul drains this backend: end it there")
+	// ErrHashed: the policy of the pool is consistent_hash (409).
+	ErrHashed = errors.New("the sessions of this pool are where its hash says: they are not rebalanced")
+	// ErrUnsettled: a backend is new or unhealthy, and which (409).
+	ErrUnsettled = errors.New("nothing is rebalanced while a backend is new or unhealthy")
 	// ErrNoFile: there is no configuration file that could be read again (409).
 	ErrNoFile = errors.New("this edge has no configuration file")
 	// ErrShuttingDown: the edge is on its way out (503).
@@ -112,6 +120,16 @@ type Pool struct {
 	Panic    bool      `json:"panic"` // too few backends are healthy: all are used
 	Index    uint64    `json:"index"` // of the discovery snapshot; 0 without one
 	Backends []Backend `json:"backends"`
+	// Rebalancing is nil while no sessions leave because their backends have too many.
+	Rebalancing *Rebalancing `json:"rebalancing,omitempty"`
+}
+
+// Rebalancing is how the rebalancing of a pool stands.
+type Rebalancing struct {
+	Remaining int64   `json:"remaining"`  // sessions that are to leave, or about to
+	PerSecond float64 `json:"per_second"` // how many leave
+	// Waiting says that none leaves because a backend is new or unhealthy.
+	Waiting bool `json:"waiting"`
 }
 
 // Backend is one backend with its live state.

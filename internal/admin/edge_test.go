@@ -27,7 +27,7 @@ type fakeEdge struct {
 	query  SessionQuery
 	closed []Closing
 	drains []string
-	refuse error // a drain, and its end
+	refuse error // a drain, its end, and a rebalancing
 }
 
 func (f *fakeEdge) Status() Status { return f.status }
@@ -91,6 +91,10 @@ func (f *fakeEdge) Drain(pool, id string, p Pace) error {
 
 func (f *fakeEdge) Undrain(pool, id string) error { return f.act("undrain " + pool + " " + id) }
 
+func (f *fakeEdge) Rebalance(pool string) (Rebalancing, error) {
+	return Rebalancing{Remaining: 412, PerSecond: 10}, f.act("rebalance " + pool)
+}
+
 func (f *fakeEdge) act(line string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,7 +122,7 @@ func newFakeEdge() *fakeEdge {
 				Tags: []string{"<script>"}, Meta: map[string]string{"k": "v"}},
 			{ID: "b", Address: "10.0.0.6:9001"},
 			{ID: "c/drain", State: "draining", Draining: &Draining{By: "operator", Remaining: 5, Since: opened, Deadline: opened.Add(time.Minute), PerSecond: 2.5}},
-		}}},
+		}, Rebalancing: &Rebalancing{Remaining: 3, PerSecond: 0.5, Waiting: true}}},
 		sessions: []Session{{
 			ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "b", Client: "10.0.0.1:5000", ClientIP: "192.0.2.1",
 			State: "open", Opened: opened, DurationSeconds: 1.5, Subprotocol: "v2", Host: "chat.example.com",

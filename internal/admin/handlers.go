@@ -71,6 +71,21 @@ func (s *Server) pools(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, PoolList{pools})
 }
 
+func (s *Server) rebalance(w http.ResponseWriter, r *http.Request) {
+	if _, err := parameters(r); err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	pool := r.PathValue("pool")
+	now, err := s.opts.Edge.Rebalance(pool)
+	if err != nil {
+		writeError(w, statusOf(err), err.Error())
+		return
+	}
+	s.log.Info("rebalance asked for through the admin API", zap.String("pool", pool), zap.Int64("sessions", now.Remaining), zap.String("remote", r.RemoteAddr))
+	writeJSON(w, http.StatusOK, now)
+}
+
 func (s *Server) sessions(w http.ResponseWriter, r *http.Request) {
 	q, err := sessionQuery(r)
 	if err != nil {
@@ -143,7 +158,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, ErrBadCode), errors.Is(err, ErrBadReason), errors.Is(err, ErrBadCursor), errors.Is(err, ErrBadPace):
 		return http.StatusBadRequest
-	case errors.Is(err, ErrNoFile), errors.Is(err, ErrNotDrained), errors.Is(err, ErrMaintained):
+	case errors.Is(err, ErrNoFile), errors.Is(err, ErrNotDrained), errors.Is(err, ErrMaintained),
+		errors.Is(err, ErrHashed), errors.Is(err, ErrUnsettled):
 		return http.StatusConflict
 	case errors.Is(err, ErrShuttingDown):
 		return http.StatusServiceUnavailable

@@ -30,8 +30,13 @@ func DrainPath(pool, id string) string { return BackendPath(pool, id) + drainAct
 // UndrainPath is the path that ends that by POST.
 func UndrainPath(pool, id string) string { return BackendPath(pool, id) + undrainAction }
 
-// Actions stand behind the id of a backend.
+// RebalancePath is the path that rebalances a pool by POST.
+func RebalancePath(pool string) string { return PoolsPath + "/" + segment(pool) + rebalanceAction }
+
+// Actions stand behind the name of a pool or the id of a backend.
 const (
+	rebalanceAction = "/rebalance"
+
 	drainAction   = "/drain"
 	undrainAction = "/undrain"
 )

@@ -45,6 +45,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(PoolsPath, methods{http.MethodGet: s.pools})
 	// An id may contain slashes, escaped or not, so it is all the rest of the path.
 	mux.HandleFunc(PoolsPath+"/{pool}/backends/{id...}", s.backendOrAction)
+	mux.Handle(PoolsPath+"/{pool}"+rebalanceAction, methods{http.MethodPost: s.rebalance})
 	mux.Handle(sessionsPath, methods{http.MethodGet: s.sessions})
 	mux.Handle(sessionsPath+"/{id}", methods{http.MethodGet: s.session, http.MethodDelete: s.closeSession})
 	mux.Handle(ReloadPath, methods{http.MethodPost: s.reload})

@@ -48,6 +48,7 @@ func TestTables(t *testing.T) {
 		{"close-code.txt", healthy, []string{"close", "s1", "--code", "4001", "--reason", "bye"}},
 		{"drain.txt", healthy, []string{"drain", "chat/" + hostile, "--rate", "2.5/s"}},
 		{"undrain.txt", drainless(t), []string{"undrain", "chat/dc1/node-1/chat-1"}},
+		{"rebalance.txt", healthy, []string{"rebalance", "chat"}},
 		{"reload.txt", healthy, []string{"reload"}},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
@@ -73,6 +74,7 @@ func TestJSON(t *testing.T) {
 		{"DELETE", admin.ClosePath("s1", 3000, "x"), []string{"close", "s1", "--code=3000", "--reason=x"}},
 		{"POST", admin.DrainPath("chat", hostile), []string{"drain", "chat/" + hostile}},
 		{"POST", admin.UndrainPath("chat", hostile), []string{"undrain", "chat/" + hostile}},
+		{"POST", admin.RebalancePath("a b/" + hostile), []string{"rebalance", "a b/" + hostile}},
 		{"POST", admin.ReloadPath, []string{"reload"}},
 	} {
 		client, err := admin.NewClient(address, "")
@@ -160,7 +162,7 @@ func unused(t *testing.T) string {
 
 func TestNoEdge(t *testing.T) {
 	for _, address := range []string{unused(t), "unix:" + filepath.Join(t.TempDir(), "a.sock")} {
-		for _, args := range [][]string{{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"drain", "a/b"}, {"undrain", "a/b"}, {"reload"}, {"status", "--json"}} {
+		for _, args := range [][]string{{"status"}, {"pools"}, {"sessions"}, {"close", "s1"}, {"drain", "a/b"}, {"undrain", "a/b"}, {"rebalance", "a"}, {"reload"}, {"status", "--json"}} {
 			got := run(append(args, "--admin", address)...)
 			want := "tidegate: no edge answers at " + address + " (is it running? --admin or TIDEGATE_ADMIN selects another)\n"
 			if got.code != ExitFailed || got.stderr != want || got.stdout != "" {
@@ -195,6 +197,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"drain", "chat/b", "--rate", "10"}, `--rate: "10" has no unit (did you mean "10/s"?) (see 'tidegate drain --help')`},
 		{[]string{"drain", "chat/b", "--window=-1s"}, `--window: "-1s" must not be negative (see 'tidegate drain --help')`},
 		{[]string{"drain", "chat/b", "--deadline", "soon"}, `--deadline: "soon" is not a duration such as 500ms, 30s or 1m30s (see 'tidegate drain --help')`},
+		{[]string{"rebalance"}, "accepts 1 arg(s), received 0 (see 'tidegate rebalance --help')"},
+		{[]string{"rebalance", ""}, "POOL is empty (see 'tidegate rebalance --help')"},
 		{[]string{"sessions", "--ip", "localhost"}, `--ip: "localhost" is not an IP address (see 'tidegate sessions --help')`},
 		{[]string{"sessions", "--limit", "-1"}, "--limit must not be negative (see 'tidegate sessions --help')"},
 	} {
@@ -221,6 +225,7 @@ func TestRefusals(t *testing.T) {
 		"drain chat/no":                  "no such backend in this pool",
 		"undrain chat/no":                "no such backend in this pool",
 		"undrain chat/dc1/node-1/chat-1": "this backend is not drained",
+		"rebalance rooms":                "the sessions of this pool are where its hash says: they are not rebalanced",
 	} {
 		got = run(append(strings.Fields(args), "--admin", address)...)
 		if want := (result{ExitFailed, "", "tidegate: " + want + "\n"}); got != want {
@@ -368,6 +373,20 @@ func TestDrainReachesTheEdge(t *testing.T) {
 	want := []string{"drain chat dc1/node-1/chat-1", "drain chat a/drain rate 0.3333333333333333 window 1m30s deadline 0s", "undrain chat a/undrain"}
 	if diff := cmp.Diff(want, edge.drains); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestRebalancing has a line for every way in which a pool is rebalanced, or is not.
+func TestRebalancing(t *testing.T) {
+	for want, r := range map[string]admin.Rebalancing{
+		"a: no session is to leave its backend":                                             {PerSecond: 10},
+		"a is rebalanced: 1 session to go, 10 a second":                                     {Remaining: 1, PerSecond: 10},
+		"a is rebalanced: 412 sessions to go, one in 3s":                                    {Remaining: 412, PerSecond: 1.0 / 3},
+		"a is rebalanced: 2 sessions to go, waiting for a backend that is new or unhealthy": {Remaining: 2, PerSecond: 10, Waiting: true},
+	} {
+		if got := rebalancing("a", &r); got != want {
+			t.Errorf("%+v: %q, want %q", r, got, want)
+		}
 	}
 }
 

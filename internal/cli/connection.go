@@ -23,7 +23,7 @@ const (
 // them and refuse them.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
-		statusCommand(), poolsCommand(), sessionsCommand(), closeCommand(), drainCommand(), undrainCommand(), reloadCommand(),
+		statusCommand(), poolsCommand(), sessionsCommand(), closeCommand(), drainCommand(), undrainCommand(), rebalanceCommand(), reloadCommand(),
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package cli has the commands that talk to a running edge (status, pools, sessions,
-// close, drain, undrain, reload) and the rules by which every command of tidegate ends.
+// close, drain, undrain, rebalance, reload) and the rules by which every command of tidegate ends.
 //
 // A command asks the admin API, package admin, and prints a table, or with --json the
 // API's JSON as it came. It goes

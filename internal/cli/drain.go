@@ -113,15 +113,21 @@ func standing(pool string, b *admin.Backend) string {
 		line += ", waiting for another backend that takes sessions"
 	case d.PerSecond == 0:
 		line += ", all at once"
-	case d.PerSecond >= 1:
-		line += fmt.Sprintf(", %.3g a second", d.PerSecond)
 	default:
-		line += ", one in " + duration(1/d.PerSecond)
+		line += ", " + pace(d.PerSecond)
 	}
 	if !d.Deadline.IsZero() {
 		line += ", the rest at " + moment(d.Deadline)
 	}
 	return line
+}
+
+// pace is how often something happens that happens at all.
+func pace(perSecond float64) string {
+	if perSecond >= 1 {
+		return fmt.Sprintf("%.3g a second", perSecond)
+	}
+	return "one in " + duration(1/perSecond)
 }
 
 // count is n with a noun that is made plural by an s.

@@ -101,6 +101,16 @@ func (f *fakeEdge) Undrain(pool, id string) error {
 	return f.act("undrain "+pool+" "+id, id, admin.ErrNotDrained)
 }
 
+func (f *fakeEdge) Rebalance(pool string) (admin.Rebalancing, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drains = append(f.drains, "rebalance "+pool)
+	if pool == "rooms" {
+		return admin.Rebalancing{}, admin.ErrHashed
+	}
+	return admin.Rebalancing{Remaining: 412, PerSecond: 10}, nil
+}
+
 // act notes what is done to a backend. err is for one that is not drained.
 func (f *fakeEdge) act(line, id string, err error) error {
 	f.mu.Lock()
@@ -140,7 +150,7 @@ func newFakeEdge() *fakeEdge {
 				{ID: hostile, Address: "10.0.0.6:9001", Weight: 1, State: "ejected", Reason: "probe: " + hostile, Sessions: 5, Picks: 711,
 					Draining: &admin.Draining{By: "operator", Remaining: 5, Since: began, Deadline: began.Add(5 * time.Minute), PerSecond: 2.5}},
 			}},
-			{Name: "feed", Policy: "round_robin", Stale: true, Panic: true},
+			{Name: "feed", Policy: "round_robin", Stale: true, Panic: true, Rebalancing: &admin.Rebalancing{Remaining: 3, PerSecond: 0.5}},
 		},
 		sessions: []admin.Session{
 			{ID: "s1", Route: "chat", Listener: "edge", Pool: "chat", Backend: "dc1/node-1/chat-1", Client: "192.0.2.1:50123", ClientIP: "192.0.2.1", State: "open",

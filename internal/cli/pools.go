@@ -44,7 +44,7 @@ func writePools(w io.Writer, pools []admin.Pool) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	writeDrains(w, pools)
+	writeLeaving(w, pools)
 	for _, p := range pools {
 		if p.Panic {
 			fmt.Fprintf(w, "\npool %s is in panic: too few backends are healthy, all of them are used\n", oneLine(p.Name))
@@ -56,8 +56,8 @@ func writePools(w io.Writer, pools []admin.Pool) error {
 	return nil
 }
 
-// writeDrains has a line for each backend that is drained.
-func writeDrains(w io.Writer, pools []admin.Pool) {
+// writeLeaving has a line for each backend that is drained, and each pool that is rebalanced.
+func writeLeaving(w io.Writer, pools []admin.Pool) {
 	between := "\n"
 	for _, p := range pools {
 		for i := range p.Backends {
@@ -65,6 +65,10 @@ func writeDrains(w io.Writer, pools []admin.Pool) {
 				fmt.Fprintln(w, between+oneLine(standing(p.Name, b)))
 				between = ""
 			}
+		}
+		if p.Rebalancing != nil {
+			fmt.Fprintln(w, between+oneLine(rebalancing(p.Name, p.Rebalancing)))
+			between = ""
 		}
 	}
 }

@@ -27,7 +27,7 @@ listeners:
 routes: [{name: chat, pool: chat}]
 pools:
   - {name: chat, backends: [{address: "10.0.0.5:9001"}], consul: {service: chat}, upstream: {tls: {}}, health: {active: {}}}
-  - {name: other, backends: [{address: "a:1"}]}
+  - {name: other, backends: [{address: "a:1"}], rebalance: {}}
 `
 	got, err := s.parse("tidegate.yaml", text, nil)
 	if err != nil {
@@ -84,6 +84,7 @@ pools:
 			{
 				Name: "other", Backends: []Backend{{Address: "a:1", Weight: 1, ID: "a:1"}},
 				Balance: balance, Upstream: upstream, Health: health, Drain: drain, OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second, OnBackendFailure: "close",
+				Rebalance: &Rebalance{Tolerance: 1.25, Rate: 10, MinAge: time.Minute, Interval: 10 * time.Second},
 			},
 		},
 	}
@@ -169,6 +170,7 @@ func TestContract(t *testing.T) {
 			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
 			OnBackendFailure: "close",
 			Health:           Health{Passive: PassiveHealth{ConsecutiveFailures: 5, EjectionTime: 30 * time.Second, MaxEjected: 0.5, EarlyDeath: 5 * time.Second, PanicThreshold: 0.3}},
+			Rebalance:        &Rebalance{Tolerance: 1.25, Rate: 10, MinAge: time.Minute, Interval: 10 * time.Second},
 		}},
 	}
 	if diff := cmp.Diff(want, got, ignoreIdentity); diff != "" {
@@ -279,4 +281,5 @@ pools:
   - name: load
     backends: [{address: "10.0.0.5:9001"}]
     balance: {policy: least_load, load_header: tidegate-load}
+    rebalance: {tolerance: 1.25, rate: 10/s, min_age: 1m, interval: 10s}
 `

@@ -132,6 +132,13 @@ func (m *Migrate) setDefaults() {
 	m.RedialsPerSecond = 100
 }
 
+// DefaultRebalance is the block as it is where the YAML has none of its keys.
+func DefaultRebalance() Rebalance {
+	return Rebalance{Tolerance: 1.25, Rate: 10, MinAge: time.Minute, Interval: 10 * time.Second}
+}
+
+func (r *Rebalance) setDefaults() { *r = DefaultRebalance() }
+
 const defaultLoadHeader = "Tidegate-Load"
 
 func (b *Balance) setDefaults() {

@@ -15,10 +15,7 @@ var laterKeys = map[reflect.Type][]string{
 		"handshakes_per_second", "handshake_burst", "handshakes_per_second_per_ip",
 		"request_body_timeout",
 	},
-	reflect.TypeFor[Route](): {"auth", "sticky"},
-	reflect.TypeFor[Pool](): {
-		"rebalance",
-	},
+	reflect.TypeFor[Route]():    {"auth", "sticky"},
 	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
 }
 

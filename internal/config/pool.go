@@ -25,6 +25,8 @@ type Pool struct {
 	OnBackendFailure string `key:"on_backend_failure" oneof:"close,migrate"`
 	// Migrate is nil where sessions stay with their backends.
 	Migrate *Migrate `key:"migrate"`
+	// Rebalance is nil where sessions stay with a backend however many it has.
+	Rebalance *Rebalance `key:"rebalance"`
 }
 
 // Drain says how the sessions of a draining backend leave it.
@@ -64,6 +66,18 @@ type Migrate struct {
 	ReplayDiscardReplies  int `key:"replay_discard_replies" range:"0..1000"`
 	// SecretFile holds the key that signs the reattach headers.
 	SecretFile string `key:"secret_file" as:"file"`
+}
+
+// Rebalance says how sessions leave backends that have more than their share.
+type Rebalance struct {
+	// Tolerance is which multiple of its share a backend may have: more than 1.
+	Tolerance float64 `key:"tolerance"`
+	// Rate is how many sessions leave a second, of the pool as a whole: more than 0.
+	Rate float64 `key:"rate" as:"rate"`
+	// MinAge is how old a session is at least that leaves.
+	MinAge time.Duration `key:"min_age"`
+	// Interval is how often the pool is looked at, at about.
+	Interval time.Duration `key:"interval" range:"1s..24h"`
 }
 
 // Backend is one static app server.

@@ -33,6 +33,9 @@ func (v *validator) validatePools() {
 		if p.Migrate != nil {
 			v.validateMigrate(join(path, "migrate"), p.Migrate)
 		}
+		if p.Rebalance != nil {
+			v.validateRebalance(join(path, "rebalance"), p)
+		}
 		if at := join(path, "on_backend_failure"); p.OnBackendFailure == "migrate" && !p.Migrates() && v.usable(at) && v.usable(join(path, "migrate")) {
 			v.add(at, "on_backend_failure: migrate needs a migrate block with enabled: true")
 		}
@@ -55,6 +58,19 @@ func (v *validator) validateDrain(path string, d *Drain) {
 		v.fail(at, "%s is not UTF-8, as the reason of a Close must be", quote(d.Reason))
 	case len(d.Reason) > maxReasonBytes:
 		v.fail(at, "%d bytes are too many for the reason of a Close: %d fit", len(d.Reason), maxReasonBytes)
+	}
+}
+
+func (v *validator) validateRebalance(path string, p *Pool) {
+	r := p.Rebalance
+	if at := join(path, "tolerance"); v.usable(at) && (r.Tolerance <= 1 || r.Tolerance > 1000) {
+		v.fail(at, "%v is out of range (more than 1 to 1000)", r.Tolerance)
+	}
+	if at := join(path, "rate"); v.usable(at) && r.Rate == 0 {
+		v.add(at, "rate must be more than 0: sessions that leave all at once come back all at once (such as 10/s)")
+	}
+	if p.Balance.Policy == "consistent_hash" && v.usable(path) {
+		v.add(path, "rebalance contradicts policy consistent_hash: sessions are where their hash says (for even loads without rebalancing there is load_factor)")
 	}
 }
 

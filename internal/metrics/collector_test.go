@@ -81,7 +81,7 @@ func full() Snapshot {
 					{ID: "a", State: "up", Sessions: 2, Picks: 7, Failures: map[string]uint64{"connect": 1}},
 					{ID: "dc1/n1/b", State: "draining", Sessions: 1, Picks: 3, Draining: true, Remaining: 1},
 				},
-				Migrations: map[string]uint64{"ok": 12, "no_pong": 1}, InDoubt: 3,
+				Migrations: map[string]uint64{"ok": 12, "no_pong": 1}, InDoubt: 3, Rebalanced: 9,
 				Stale:  true,
 				Panic:  true,
 				Consul: &Consul{Index: 1234, LastContact: at, Errors: 5},
@@ -136,7 +136,7 @@ func TestContractNames(t *testing.T) {
 		config_generation config_reloads_total{result} config_last_reload_success
 		certificate_not_after_seconds{listener,name} consul_index{pool}
 		consul_last_contact_timestamp_seconds{pool} consul_errors_total{pool} discovery_stale{pool}
-		pool_panic{pool} drain_remaining{pool,backend}`)
+		pool_panic{pool} drain_remaining{pool,backend} rebalanced_total{pool}`)
 	families := scrape(t, &fixed{s: full()})
 	wanted := make(map[string]bool)
 	for _, entry := range contract {

@@ -60,6 +60,8 @@ var (
 		"Moves of sessions to another backend by result: ok or a short cause.", "pool", "result")
 	messagesInDoubtTotal = desc("messages_in_doubt_total",
 		"Messages of clients of which nobody knows whether a backend that was lost has dealt with them.", "pool")
+	rebalancedTotal = desc("rebalanced_total",
+		"Sessions that were moved, or closed to come again, because their backend had more than its share.", "pool")
 
 	configGeneration = desc("config_generation",
 		"Number of the applied configuration.")

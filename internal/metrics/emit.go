@@ -107,6 +107,7 @@ func (e emitter) pool(p *Pool) {
 		e.counter(messagesInDoubtTotal, p.InDoubt, p.Name)
 	}
 	e.gauge(poolPanic, zeroOrOne(p.Panic), p.Name)
+	e.counter(rebalancedTotal, p.Rebalanced, p.Name)
 	e.gauge(discoveryStale, zeroOrOne(p.Stale), p.Name)
 	if c := p.Consul; c != nil {
 		e.gauge(consulIndex, float64(c.Index), p.Name)

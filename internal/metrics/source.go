@@ -102,6 +102,8 @@ type Pool struct {
 	Migrations map[string]uint64
 	// InDoubt is how many messages may or may not have been dealt with.
 	InDoubt uint64
+	// Rebalanced is how many sessions have left a backend that had more than its share.
+	Rebalanced uint64
 	// Stale says that the set is not known to be current.
 	Stale bool
 	// Panic says that all backends are used because too few are healthy.
