@@ -122,9 +122,9 @@ type Live struct {
 	report    atomic.Uint64 // of its load, see Report
 	handshake peaking       // how long it takes for one
 	pong      peaking
-	// Twice 64 bytes keep neighbours apart also where the processor fetches cache lines in
-	// pairs or has lines of 128 bytes.
-	_ [24]byte
+	// A multiple of 128 bytes keeps neighbours apart also where the processor fetches cache
+	// lines in pairs or has lines of 128 bytes.
+	_ [120]byte
 }
 
 // Open turns a reservation into a session.

@@ -155,8 +155,8 @@ func TestWords(t *testing.T) {
 
 // Two live states must not share a cache line, nor the pair of lines that is fetched.
 func TestLiveIsPadded(t *testing.T) {
-	if size := unsafe.Sizeof(Live{}); size != 128 {
-		t.Errorf("a Live has %d bytes, want 128", size)
+	if size := unsafe.Sizeof(Live{}); size%128 != 0 {
+		t.Errorf("a Live has %d bytes, want a multiple of 128", size)
 	}
 }
 
