@@ -50,6 +50,7 @@ type sham struct {
 	rig      *drainRig
 	stubborn bool // does not end when it is told to
 	messages atomic.Uint64
+	done     atomic.Bool
 }
 
 func (s *sham) Close(e relay.Ending) {
@@ -75,7 +76,12 @@ func (s *sham) Counts() [2]relay.Count {
 	return [2]relay.Count{relay.Client: {Messages: s.messages.Load()}}
 }
 
-func (s *sham) finish(res engine.Result) { (*observed)(s.Session).Done(res) }
+// finish is once, as an engine's: a drain and the end of the edge may close it at a time.
+func (s *sham) finish(res engine.Result) {
+	if !s.done.Swap(true) {
+		(*observed)(s.Session).Done(res)
+	}
+}
 
 // note is called by drains, each on its goroutine. Tests read what it notes when all wait.
 func (r *drainRig) note(s *sham, killed bool, e relay.Ending) {
