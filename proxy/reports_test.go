@@ -104,6 +104,7 @@ func TestLoadHeaderUnderOtherPolicies(t *testing.T) {
 	if res := c.upgraded(); res.Header.Get("Tidegate-Load") != "" {
 		t.Errorf("the client got %v", res.Header)
 	}
+	e.eventually("the session is counted", func() bool { return e.backend().Live.Sessions() == 1 })
 	if _, _, ok := e.backend().Live.Reported(); ok {
 		t.Error("a report counts under round_robin")
 	}
