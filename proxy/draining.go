@@ -71,6 +71,10 @@ func (d *draining) step(now time.Time) time.Time {
 		d.wait(true)
 		d.held = true
 		return next
+	case d.movers.full():
+		d.wait(false)
+		d.held = true
+		return next
 	}
 	d.wait(false)
 	if d.held {
@@ -125,7 +129,7 @@ func (d *draining) wait(on bool) {
 }
 
 // leave lets one session go whose turn it is: to another backend where it can, else with a
-// Close. How long that takes is time that the slots behind it lose, see pacer.
+// Close. It does not wait for that.
 func (d *draining) leave(x *Session) {
 	now := d.now
 	closes := func() { x.Close(now.code, now.reason, now.why) }
@@ -137,7 +141,7 @@ func (d *draining) leave(x *Session) {
 		if d.movers.hopeless(x, x.move(ctx, now.why, d.backend.Live, nil), now.alone) && x.Backend().Live == d.backend.Live {
 			closes()
 		}
-	}, func() {})
+	}, d.look)
 }
 
 // cut closes all that are left, also those that open later, and ends in the end those that

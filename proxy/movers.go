@@ -44,26 +44,22 @@ func (m *movers) all() []*Session {
 	return slices.Collect(maps.Keys(m.moves))
 }
 
-// full reports whether move would wait.
+// full reports whether there is no room.
 func (m *movers) full() bool { return len(m.room) == cap(m.room) }
 
-// move begins to move a session, once there is room: do does it, and over is called when it
-// is not under way any more.
+// move begins to move a session; there is room for it, see full, and only one caller. do
+// moves it, and over is called when it is not under way any more and there is room again.
 func (m *movers) move(x *Session, do func(context.Context), over func()) {
-	select {
-	case m.room <- struct{}{}:
-	case <-m.ctx.Done():
-		return
-	}
+	m.room <- struct{}{}
 	m.mu.Lock()
 	m.moves[x] = true
 	m.mu.Unlock()
 	begun := x.place.srv.attend(func(context.Context) {
-		defer func() { <-m.room }()
 		do(m.ctx)
 		m.mu.Lock()
 		delete(m.moves, x)
 		m.mu.Unlock()
+		<-m.room
 		over()
 	})
 	if !begun {
