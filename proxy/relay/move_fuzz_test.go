@@ -2,16 +2,19 @@ package relay
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 )
 
 // FuzzMove has a client and its backends number their messages while the session changes
 // its backend again and again, at any point and for any reason. No message may come twice
-// or out of order, and none may be missing but those that are in doubt.
+// or out of order, and none may be missing but those that are in doubt; nor may the relay
+// want a time that has passed. The first byte of a script chooses the options.
 func FuzzMove(f *testing.F) {
 	f.Add([]byte("acmacpcsacb"))
 	f.Add([]byte("aAmApBsCcDeamps"))
@@ -19,16 +22,27 @@ func FuzzMove(f *testing.F) {
 	f.Add([]byte("aamtctpkaxmzam"))
 	f.Add([]byte("ccLmcamLcm"))
 	f.Add([]byte("acfEamcE"))
+	f.Add([]byte("2aamacfpsefaABEamaB"))
+	f.Add([]byte("4acaafmpsaetttttEacfat"))
+	f.Add([]byte("1ambABuFpsFBeaABu"))
+	f.Add([]byte("7acmFfbpsBCtaeeFfmuEm"))
 	f.Fuzz(func(t *testing.T, script []byte) {
-		if len(script) > 200 {
+		if len(script) > 200 || len(script) == 0 {
 			return
 		}
-		g := newFuzzedMove(t, len(script)%2 == 0)
-		for i, b := range script {
+		g := newFuzzedMove(t, script[0])
+		for _, b := range script[1:] {
 			if g.Closing() || g.Done() {
 				break
 			}
-			g.step(b, i)
+			g.slowly(func() { g.step(b) })
+			if g.blocks {
+				g.Block(Client)
+			}
+			if g.unblocks {
+				g.unblock()
+			}
+			g.blocks, g.unblocks = false, false
 			g.check()
 		}
 		g.settleAll()
@@ -46,14 +60,69 @@ type fuzzedMove struct {
 	open    [numSides]bool
 	gone    bool   // the backend has ended
 	doubted uint64 // in all
+	told    []int  // by the last replay
+
+	blocks, unblocks bool // the client stops taking bytes, or takes them, behind this step
 }
 
-func newFuzzedMove(t *testing.T, compressed bool) *fuzzedMove {
-	return &fuzzedMove{moveRig: newMoveRig(t, func(o *Options) {
-		if o.CloseTimeout = closeTimeout; compressed {
+func newFuzzedMove(t *testing.T, options byte) *fuzzedMove {
+	g := &fuzzedMove{moveRig: newMoveRig(t, func(o *Options) {
+		o.SlowConsumer, o.MaxBuffered = DropOldest, 1<<20
+		if o.CloseTimeout = closeTimeout; options&1 != 0 {
 			o.Compression = Compression{Mode: Terminate, MinBytes: 1000, Level: 1}
 		}
+		if options&2 != 0 {
+			o.Migrate.ReplayMessages, o.Migrate.DiscardReplies = 2, 1
+		}
+		if options&4 != 0 {
+			o.Messages, o.Bytes, o.Delay = Rate{1, 2}, Rate{5, 10}, true
+		}
 	})}
+	g.switched = g.replay
+	return g
+}
+
+// replay holds what a next backend is told first against the last time.
+func (g *fuzzedMove) replay(n int) {
+	told := numbers(g.t, g.sent[Backend][:n])
+	if len(told) < len(g.told) || !slices.Equal(told[:len(g.told)], g.told) || !slices.IsSorted(told) {
+		g.t.Fatalf("%v is replayed, and was %v", told, g.told)
+	}
+	g.told = told
+	g.sent[Backend] = g.sent[Backend][n:]
+}
+
+// slowly runs a step of a session whose client may not take what it is sent.
+func (g *fuzzedMove) slowly(step func()) {
+	before := len(g.sent[Client])
+	step()
+	if more := g.sent[Client][before:]; g.Blocked(Client) {
+		g.Queue(Client, [][]byte{more}, g.now)
+		g.sent[Client] = g.sent[Client][:before]
+	}
+}
+
+// unblock has the client take what waits for it.
+func (g *fuzzedMove) unblock() {
+	if g.Blocked(Client) {
+		var out Buffers
+		g.Take(Client, 1<<30, &out)
+		g.bufs[Client].add(bytes.Join(out.Segments(), nil))
+		g.take()
+	}
+}
+
+// wait lets time pass, and feeds what had to wait for it.
+func (g *fuzzedMove) wait(d time.Duration) {
+	g.tick(d)
+	g.refeed()
+	g.follow()
+	if due := g.Deadline(); due != 0 && due <= g.now && !g.Closing() {
+		g.tick(0) // what was fed just now may want it
+		if due := g.Deadline(); due != 0 && due <= g.now && !g.Closing() {
+			g.t.Fatalf("due at %v, it is %v", due, g.now)
+		}
+	}
 }
 
 // piece says a whole message, or a part of one.
@@ -66,7 +135,8 @@ func (g *fuzzedMove) piece(from Side, whole bool) {
 		op = ws.OpContinuation
 	}
 	body := ""
-	if whole {
+	passedBy := from == Backend && g.pol.opening != nil && g.pol.opening.discard > 0
+	if whole && !passedBy {
 		g.said[from]++
 		body = strconv.Itoa(g.said[from]) + ";"
 	}
@@ -104,7 +174,7 @@ func (g *fuzzedMove) arrived(before int) {
 	}
 }
 
-func (g *fuzzedMove) step(b byte, i int) {
+func (g *fuzzedMove) step(b byte) {
 	before := len(g.results)
 	switch b {
 	case 'a', 'c':
@@ -122,9 +192,15 @@ func (g *fuzzedMove) step(b byte, i int) {
 			g.pong()
 		}
 	case 's':
-		g.tick(settle)
+		g.wait(settle)
 	case 't':
-		g.tick(moveTimeout / 2)
+		g.wait(moveTimeout / 2)
+	case 'b':
+		if !g.Blocked(Client) {
+			g.blocks = true
+		}
+	case 'u':
+		g.unblocks = true
 	case 'e':
 		g.leave(1001)
 	case 'L':
@@ -140,13 +216,14 @@ func (g *fuzzedMove) step(b byte, i int) {
 	case 'x':
 		g.dead = !g.dead
 	default:
-		g.tick(closeTimeout / 5)
+		g.wait(closeTimeout / 5)
 	}
 	g.arrived(before)
 }
 
 // settleAll lets a session that is open come to rest, with a backend.
 func (g *fuzzedMove) settleAll() {
+	g.unblock()
 	for range 5 {
 		if g.Closing() {
 			return
@@ -155,7 +232,7 @@ func (g *fuzzedMove) settleAll() {
 		if g.moving() != nil && g.moving().phase == orphaned {
 			g.move()
 		}
-		g.tick(moveTimeout)
+		g.wait(moveTimeout)
 		g.arrived(before)
 	}
 	if g.Moving() {
@@ -165,6 +242,13 @@ func (g *fuzzedMove) settleAll() {
 		g.piece(Client, true)
 	}
 	g.piece(Client, true)
+	for range 300 {
+		if _, held := g.Held(Client); !held {
+			return
+		}
+		g.wait(time.Second)
+	}
+	g.t.Error("what the client has said does not go on")
 }
 
 // numbers returns the numbers of the messages in a stream.
@@ -205,13 +289,13 @@ func (g *fuzzedMove) check() {
 			g.t.Fatalf("the client got %v", down)
 		}
 	}
-	if g.Closing() || g.Moving() || g.open[Client] {
+	if g.Closing() || g.Moving() || g.open[Client] || len(g.rest[Client]) > 0 || g.in[Client].held != nil {
 		return
 	}
 	if missing := g.said[Client] - len(up); uint64(missing) > g.doubted {
 		g.t.Fatalf("of %d messages of the client the backends got %v: %d are missing, %d in doubt", g.said[Client], up, missing, g.doubted)
 	}
-	if !g.open[Backend] && len(down) != g.said[Backend] {
+	if !g.open[Backend] && !g.Blocked(Client) && len(down) != g.said[Backend] {
 		g.t.Fatalf("of %d messages of the backends the client got %v", g.said[Backend], down)
 	}
 }

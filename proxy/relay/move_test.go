@@ -18,6 +18,8 @@ type moveRig struct {
 	results []string
 	doubt   uint64
 	dead    bool // the connection to the next backend
+
+	switched func(replayed int) // is called at the end of each Switch, unless it is nil
 }
 
 const settle, moveTimeout = 500 * time.Millisecond, 10 * time.Second
@@ -52,8 +54,15 @@ func (g *moveRig) follow() {
 			g.doubt = g.Doubt()
 			g.old = append(g.old, g.sent[Backend]...)
 			g.sent[Backend] = nil
+			replayed := 0
+			if o := g.pol.opening; o != nil {
+				replayed = o.replay
+			}
 			g.Switch(g.now, &g.bufs[Backend])
 			g.results = append(g.results, g.MoveResult())
+			if g.take(); g.switched != nil {
+				g.switched(replayed)
+			}
 		case MoveOver:
 			g.results = append(g.results, g.MoveResult())
 		}
