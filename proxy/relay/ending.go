@@ -93,7 +93,7 @@ func (r *Relay) End(from Side, now time.Duration, out, back *Buffers) {
 	}
 	defer r.review(now)
 	if from == Client {
-		r.endInflating()
+		r.dropCollected()
 	}
 	e := r.endBy(goneVerdict(from, WhyGone))
 	if !in.closed && !in.broken && from == Backend && !r.out[to].closeSent && e.pending[to].when == never {

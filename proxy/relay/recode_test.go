@@ -322,3 +322,18 @@ func FuzzTerminate(f *testing.F) {
 		}
 	})
 }
+
+// A client that ends inside a compressed message, of which nothing has gone on, does not
+// keep the backend from its Close.
+func TestRecodeClientEndsInside(t *testing.T) {
+	p := compressed(text(Client, string(deflated(t, []byte("hello hello hello")))))
+	g := newRig(terminating())
+	g.feed(Client, p[:len(p)-3])
+	g.close(Ending{Client: 1001, Backend: 1001, Reason: "over", Why: "api"})
+	g.end(Client)
+	g.expect(t, "close 1001 over", "close 1001 over", EdgeClosed)
+	g.end(Backend)
+	if !g.Done() {
+		t.Error("the session is not over")
+	}
+}
