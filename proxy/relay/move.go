@@ -300,6 +300,10 @@ func (r *Relay) returnPing(m *move, buf *Buffers) {
 
 // finish ends the move, for the engine to learn.
 func (r *Relay) finish(m *move, result string) {
+	if m.phase == leaving {
+		r.dropCollected() // what was kept goes nowhere, nor does the rest of it
+		r.in[Client].drop = true
+	}
 	if m.phase == leaving && !m.lost {
 		r.out[Backend].closeSent, r.out[Backend].ours = true, true
 	}

@@ -205,3 +205,17 @@ func TestLostInsideMessage(t *testing.T) {
 		})
 	}
 }
+
+// Nothing goes behind the Close that a backend got which did not end its message.
+func TestUnfinishedInsideFrame(t *testing.T) {
+	g := newMoveRig(t, nil)
+	g.move()
+	g.pong()
+	g.settleDown()
+	g.feed(Backend, fr(Backend, ws.OpText, false, []byte("x")))
+	p := text(Client, "abcdef")
+	g.feed(Client, p[:9])
+	g.feed(Backend, closing(Backend, 1001, ""))
+	g.feed(Client, p[9:])
+	g.want("text+:x close 1012 backend went away", "", "close 1001 session moved", MoveUnfinished)
+}
