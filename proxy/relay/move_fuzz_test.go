@@ -23,6 +23,12 @@ func FuzzMove(f *testing.F) {
 	f.Add([]byte("ccLmcamLcm"))
 	f.Add([]byte("acfEamcE"))
 	f.Add([]byte("2aamacfpsefaABEamaB"))
+	f.Add([]byte("1zmzpsezzEzmz"))
+	f.Add([]byte("7zzX0"))
+	f.Add([]byte("7mp0zFz"))
+	f.Add([]byte("0acEcq"))
+	f.Add([]byte("0amcpsQ"))
+	f.Add([]byte("0aLcXq"))
 	f.Add([]byte("4acaafmpsaetttttEacfat"))
 	f.Add([]byte("1ambABuFpsFBeaABu"))
 	f.Add([]byte("7acmFfbpsBCtaeeFfmuEm"))
@@ -195,6 +201,20 @@ func (g *fuzzedMove) step(b byte) {
 		g.wait(settle)
 	case 't':
 		g.wait(moveTimeout / 2)
+	case 'q':
+		g.feed(Client, closing(Client, 1000, "bye"))
+	case 'Q':
+		g.end(Client)
+	case 'X':
+		g.close(Ending{Client: 1001, Backend: 1001, Reason: "over", Why: "api"})
+		g.follow()
+	case 'z':
+		if g.opt.Compression.Mode == Terminate && !g.open[Client] {
+			g.said[Client]++
+			p := compressed(fr(Client, ws.OpText, true, deflated(g.t, []byte(strconv.Itoa(g.said[Client])+";"))))
+			g.feed(Client, p[:7])
+			g.feed(Client, p[7:])
+		}
 	case 'b':
 		if !g.Blocked(Client) {
 			g.blocks = true
@@ -226,6 +246,7 @@ func (g *fuzzedMove) settleAll() {
 	g.unblock()
 	for range 5 {
 		if g.Closing() {
+			g.settleEnd()
 			return
 		}
 		before := len(g.results)
@@ -249,6 +270,35 @@ func (g *fuzzedMove) settleAll() {
 		g.wait(time.Second)
 	}
 	g.t.Error("what the client has said does not go on")
+}
+
+// settleEnd lets a session that is closing come to its end, by itself.
+func (g *fuzzedMove) settleEnd() {
+	for range 20 {
+		if g.Done() {
+			break
+		}
+		due := g.Deadline()
+		if due == 0 {
+			break
+		}
+		g.tick(max(due-g.now, 0))
+		g.refeed()
+		g.follow()
+		g.unblock()
+	}
+	if !g.Done() {
+		g.t.Errorf("the session does not end: due at %v, moving %v", g.Deadline(), g.moving())
+	}
+	for _, p := range [][]byte{g.sent[Client], g.sent[Backend]} {
+		closed := false
+		for _, f := range frames(p) {
+			if closed {
+				g.t.Errorf("a frame %v behind a Close", f.Header)
+			}
+			closed = f.Header.OpCode == ws.OpClose
+		}
+	}
 }
 
 // numbers returns the numbers of the messages in a stream.
