@@ -83,16 +83,6 @@ func (r *drainRig) remaining(name string) int {
 	return int(v)
 }
 
-// command runs a command that must do what it is asked.
-func (r *drainRig) command(args ...string) string {
-	r.t.Helper()
-	code, stdout, stderr := r.cli(args...)
-	if code != 0 {
-		r.t.Fatalf("%q: exit %d: %s", args, code, stderr)
-	}
-	return stdout
-}
-
 // TestConsulDrains: maintenance in Consul drains a backend for as long as it lasts, a
 // deregistration once the grace has passed, and an operator as told; what is not drained
 // goes on talking, and what is loses nothing before its Close.

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(talkerEnv); name != "" {
 		os.Exit(runTalker(name))
 	}
+	if name := os.Getenv(deployEnv); name != "" {
+		os.Exit(runDeployApp(name, os.Getenv(deployJournalEnv)))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "tidegate-test-")
 		if err != nil {
@@ -231,16 +234,22 @@ func (e *edge) reload(yaml string) (uint64, error) {
 // eventually polls cond until it holds, 20 s at most.
 func (e *edge) eventually(what string, cond func() bool) {
 	e.t.Helper()
+	e.within(20*time.Second, what, cond)
+}
+
+// within polls cond until it holds, for so long at most.
+func (e *edge) within(patience time.Duration, what string, cond func() bool) {
+	e.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !cond() {
 		select {
 		case <-tick.C:
 		case <-e.exited:
 			e.t.Fatalf("the edge exited (%v): %s\n%s", e.err, what, e.log())
 		case <-deadline:
-			e.t.Fatalf("not so within 20 s: %s\n%s", what, e.log())
+			e.t.Fatalf("not so within %v: %s\n%s", patience, what, e.logTail())
 		}
 	}
 }
@@ -249,6 +258,16 @@ func (e *edge) eventually(what string, cond func() bool) {
 func (e *edge) cli(args ...string) (code int, stdout, stderr string) {
 	e.t.Helper()
 	return tidegate(e.t, []string{"TIDEGATE_ADMIN=" + e.waitLog("running", nil)["admin"].(string)}, args...)
+}
+
+// command is cli of a command that must do what it is asked.
+func (e *edge) command(args ...string) string {
+	e.t.Helper()
+	code, stdout, stderr := e.cli(args...)
+	if code != 0 {
+		e.t.Fatalf("%q: exit %d: %s", args, code, stderr)
+	}
+	return stdout
 }
 
 func tidegate(t *testing.T, env []string, args ...string) (code int, stdout, stderr string) {

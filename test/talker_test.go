@@ -209,8 +209,16 @@ func newTalker(t *testing.T, name string) *talker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &talker{t: t, name: name, cmd: exec.Command(self)}
-	b.cmd.Env = append(os.Environ(), talkerEnv+"="+name)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), talkerEnv+"="+name)
+	return launch(t, name, cmd)
+}
+
+// launch starts the process of an app server, which says its address first and ends when
+// stdin does.
+func launch(t *testing.T, name string, cmd *exec.Cmd) *talker {
+	t.Helper()
+	b := &talker{t: t, name: name, cmd: cmd}
 	b.cmd.Stderr = os.Stderr
 	stdin, err := b.cmd.StdinPipe()
 	if err != nil {
