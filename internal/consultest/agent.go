@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -173,6 +174,8 @@ func (a *Agent) ready() error {
 	defer again.Stop()
 	for {
 		checks, _, err := a.client.Health().Node(a.Node, nil)
+		// An agent that comes back may have services that are in maintenance.
+		checks = slices.DeleteFunc(checks, func(c *api.HealthCheck) bool { return c.ServiceID != "" })
 		if err == nil && len(checks) > 0 && checks.AggregatedStatus() == api.HealthPassing {
 			return nil
 		}

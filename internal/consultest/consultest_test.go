@@ -74,6 +74,7 @@ func TestPersistentAgentComesBack(t *testing.T) {
 	a := Start(t, Options{Persistent: true})
 	a.Register(t, Service{ID: "p1", Name: "kept", Port: 80})
 	only(t, a, "kept")
+	a.Maintenance(t, "p1", true) // which is no reason not to be ready
 	a.Stop(t)
 	if _, err := a.Client().Status().Leader(); err == nil {
 		t.Fatal("a stopped agent answers")
