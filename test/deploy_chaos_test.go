@@ -20,23 +20,24 @@ import (
 const chaosSeed = "TIDEGATE_CHAOS_SEED"
 
 // chaosSettle is the shortest settle of chaosPools.
-const chaosSettle = 300 * time.Millisecond
+const chaosSettle = 100 * time.Millisecond
 
-// chaosPools are what reloads change between.
+// chaosPools are what reloads change between. An app is quiet for settle soon: it speaks
+// about twice a second.
 var chaosPools = []string{`
     drain: {window: 1s}
     on_backend_failure: migrate
-    migrate: {secret_file: KEY_FILE, settle: 300ms, timeout: 15s, redials_per_second: 500}
+    migrate: {secret_file: KEY_FILE, settle: 100ms, timeout: 8s, redials_per_second: 500}
 `, `
     drain: {rate: 100/s, order: idle}
     on_backend_failure: migrate
-    migrate: {secret_file: KEY_FILE, settle: 500ms, timeout: 15s, redials_per_second: 200}
+    migrate: {secret_file: KEY_FILE, settle: 200ms, timeout: 8s, redials_per_second: 200}
     balance: {policy: power_of_two_choices}
 `, `
     drain: {window: 0s, order: random}
     on_backend_failure: migrate
     on_backend_removed: keep
-    migrate: {secret_file: KEY_FILE, settle: 300ms, timeout: 15s, max_buffered: 64KiB, on_close_codes: [1012]}
+    migrate: {secret_file: KEY_FILE, settle: 100ms, timeout: 8s, max_buffered: 64KiB, on_close_codes: [1012]}
     balance: {policy: round_robin}
 `}
 
@@ -68,7 +69,7 @@ func newChaos(t *testing.T) *chaos {
 	}
 	t.Logf("%s=%d", chaosSeed, seed)
 	h := &chaos{random: rand.New(rand.NewPCG(seed, 0)), did: map[string]int{}}
-	h.deployRig = newDeployRig(t, deploySettings{size: deploySize(300, 80), pace: 300 * time.Millisecond, rejoin: true, persistent: true,
+	h.deployRig = newDeployRig(t, deploySettings{size: deploySize(300, 80), pace: 500 * time.Millisecond, rejoin: true, persistent: true,
 		pool: chaosPools[0]}, false, true, false, true)
 	h.launched, h.serving = chaosServing, []string{"a", "b", "c", "d"}
 	for _, pool := range chaosPools {
@@ -275,6 +276,7 @@ func (h *chaos) withoutAgent() {
 // calm puts everything right again, and waits until the edge knows.
 func (h *chaos) calm() {
 	h.t.Helper()
+	begun := time.Now()
 	for len(h.maintained) > 0 {
 		h.serveAgain()
 	}
@@ -302,6 +304,7 @@ func (h *chaos) calm() {
 		}
 		return up == len(h.serving)
 	})
+	h.t.Logf("Consul and the edge agree after %v: %s", time.Since(begun).Round(time.Millisecond), h.whereabouts())
 	h.drained = nil
 	for _, name := range h.leaving {
 		h.apps[name].restart()
@@ -309,6 +312,7 @@ func (h *chaos) calm() {
 	h.leaving = nil
 	h.within(time.Minute, "all clients are there", func() bool { return len(h.live()) == h.size && h.status().Sessions == int64(h.size) })
 	h.flows("in the calm")
+	h.t.Logf("all is calm after %v", time.Since(begun).Round(time.Millisecond))
 }
 
 // accounted checks that every session is accounted for.
