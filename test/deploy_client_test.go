@@ -33,6 +33,8 @@ type deployClient struct {
 	longest atomic.Int64  // time without anything, in nanoseconds
 	reply   atomic.Uint64 // the last message that was answered
 
+	said atomic.Uint64 // how many pushes came
+
 	// Of the reader, fixed once ended is closed.
 	partial  []byte            // of a message that has begun
 	begun    bool              // it has
@@ -217,6 +219,7 @@ func (c *deployClient) pushed(conn string, n uint64) {
 		c.breach("push %d of %s after %d", n, conn, before)
 	}
 	c.app, c.pushes[conn] = conn, n
+	c.said.Add(1)
 }
 
 func (c *deployClient) breach(format string, args ...any) {

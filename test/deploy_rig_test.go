@@ -181,16 +181,17 @@ func (r *deployRig) hangUp() {
 }
 
 // flows waits until each live client has had an answer to a message that it sent after this
-// call.
+// call, and something that its app said of its own accord.
 func (r *deployRig) flows(when string) {
 	r.t.Helper()
-	marks := map[*deployClient]uint64{}
+	type mark struct{ sent, said uint64 }
+	marks := map[*deployClient]mark{}
 	for _, c := range r.live() {
-		marks[c] = c.sent.Load()
+		marks[c] = mark{c.sent.Load(), c.said.Load()}
 	}
-	r.within(time.Minute, when+": each client has an answer", func() bool {
-		for c, mark := range marks {
-			if c.over() || c.reply.Load() > mark {
+	r.within(time.Minute, when+": each client has an answer and a push", func() bool {
+		for c, m := range marks {
+			if c.over() || c.reply.Load() > m.sent && c.said.Load() > m.said {
 				delete(marks, c)
 			}
 		}
