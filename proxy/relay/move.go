@@ -300,7 +300,7 @@ func (r *Relay) returnPing(m *move, buf *Buffers) {
 
 // finish ends the move, for the engine to learn.
 func (r *Relay) finish(m *move, result string) {
-	if m.phase == leaving {
+	if m.phase >= leaving {
 		r.dropCollected() // what was kept goes nowhere, nor does the rest of it
 		r.in[Client].drop = true
 	}

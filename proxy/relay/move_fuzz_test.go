@@ -26,6 +26,7 @@ func FuzzMove(f *testing.F) {
 	f.Add([]byte("1zmzpsezzEzmz"))
 	f.Add([]byte("7zzX0"))
 	f.Add([]byte("7mp0zFz"))
+	f.Add([]byte("7e00000000zz000"))
 	f.Add([]byte("0acEcq"))
 	f.Add([]byte("0amcpsQ"))
 	f.Add([]byte("0aLcXq"))

@@ -219,3 +219,14 @@ func TestUnfinishedInsideFrame(t *testing.T) {
 	g.feed(Client, p[9:])
 	g.want("text+:x close 1012 backend went away", "", "close 1001 session moved", MoveUnfinished)
 }
+
+// Nor does anything that was kept for another backend, if none is found.
+func TestGivenUpInsideFrame(t *testing.T) {
+	g := newMoveRig(t, nil)
+	g.feed(Backend, closing(Backend, 1012, "restart"))
+	p := text(Client, "abcdef")
+	g.feed(Client, p[:9])
+	g.tick(moveTimeout)
+	g.feed(Client, p[9:])
+	g.want("close 1012 restart", "", "close 1012", MoveTimeout)
+}
