@@ -91,6 +91,7 @@ type move struct {
 	verdict  Verdict       // of the session if no other backend is found
 	lost     bool          // the backend left of its own accord
 	answer   ws.StatusCode // of the Close that it is owed; 0: none is
+	cut      bool          // none fits: it has a part of a frame
 	doubt    uint64        // messages of which nobody knows whether it has read them
 
 	passed uint64   // messages of the client that the old backend was sent
@@ -423,7 +424,7 @@ func (r *Relay) stays() bool {
 // answerClose answers the Close of a backend without which the session goes on (RFC 6455
 // §5.5.1).
 func (r *Relay) answerClose(toBackend *Buffers) {
-	if m := r.moving(); m != nil && m.answer != 0 {
+	if m := r.moving(); m != nil && m.answer != 0 && !m.cut {
 		toBackend.addCopy(frame.AppendClose(nil, m.answer, "", true))
 		m.answer = 0
 	}
@@ -437,7 +438,7 @@ func (r *Relay) lose(m *move, now time.Duration, v Verdict) *move {
 		r.pol.move = m
 	}
 	if m.phase < asked {
-		m.passed = r.in[Client].count.Messages
+		m.passed, m.cut = r.in[Client].count.Messages, !r.in[Client].betweenFrames()
 		r.pol.opening.cut()
 	}
 	m.lost, m.verdict, m.doubt = true, v, r.doubt(m, now)

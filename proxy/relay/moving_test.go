@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -229,4 +230,21 @@ func TestGivenUpInsideFrame(t *testing.T) {
 	g.tick(moveTimeout)
 	g.feed(Client, p[9:])
 	g.want("close 1012 restart", "", "close 1012", MoveTimeout)
+}
+
+// The Close of a backend that leads is not answered inside a frame.
+func TestLedInsideFrame(t *testing.T) {
+	for _, fades := range []bool{false, true} {
+		g := newMoveRig(t, nil)
+		p := text(Client, "abcdef")
+		g.feed(Client, p[:9])
+		if fades {
+			g.Fading(g.now)
+		}
+		g.feed(Backend, closing(Backend, 1012, "restart"))
+		g.feed(Client, p[9:])
+		if !bytes.Equal(g.sent[Backend], p[:9]) {
+			t.Errorf("the backend got % x", g.sent[Backend])
+		}
+	}
 }
