@@ -56,12 +56,16 @@ type deployRig struct {
 	refusals map[string]int // handshakes that failed, by error
 	closing  chan struct{}  // closed: nobody comes back
 	joining  sync.WaitGroup
+
+	stalled func() time.Duration // ends watching how late this process is woken; at worst so late
 }
 
 // newDeployRig starts apps named a, b and so on, and opens the clients' sessions.
 func newDeployRig(t *testing.T, s deploySettings, npm ...bool) *deployRig {
 	t.Helper()
 	r := &deployRig{deploySettings: s, apps: map[string]*deployApp{}, refusals: map[string]int{}, closing: make(chan struct{})}
+	r.stalled = sync.OnceValue(stallMeter())
+	t.Cleanup(func() { r.stalled() })
 	r.agent = consultest.Start(t, consultest.Options{Persistent: s.persistent})
 	r.key = filepath.Join(t.TempDir(), "migrate.key")
 	must(t, os.WriteFile(r.key, []byte("0123456789abcdef0123456789abcdef"), 0o600))
