@@ -20,7 +20,7 @@ test: ## every test, with the race detector; builds or installs what they need
 # The detector keeps memory of its own, so that only a run without it shows what a
 # thousand reloads or a day of sessions leave behind, and what stopped or slow readers,
 # bombs and silent sessions cost; and two thousand clients of a deploy are too many for it.
-	test/run.sh -run '^(TestReloads|TestDay|TestStoppedReaders|TestSlowConsumers|TestRollingDeploy|TestBombs?|TestBombsWait|TestDeflateMemory.*)$$' ./test
+	test/run.sh -run '^(TestReloads|TestDay|TestStoppedReaders|TestSlowConsumers|TestRollingDeploy|TestScaleOut|TestBombs?|TestBombsWait|TestDeflateMemory.*)$$' ./test
 
 lint: ## format, vet, static analysis, dependencies and other systems
 	test/lint.sh
