@@ -298,6 +298,9 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend, full 
 		if m.pool.moved.wait(ctx) != nil {
 			return moveEnd(ctx, result)
 		}
+		if s.State() == StateClosed {
+			return relay.MoveNotPossible // nobody is there any more for another handshake
+		}
 		pick := a.pick
 		pick.Tried = tried
 		if full != nil {
