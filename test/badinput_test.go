@@ -36,6 +36,7 @@ func sampleDir(t *testing.T) string {
 	write("k1.bin", make([]byte, 32))
 	write("k2.bin", []byte(strings.Repeat("k", 80)))
 	write("short.bin", []byte("too short"))
+	write("m.key", []byte("0123456789abcdef0123456789abcdef\n"))
 	write("token", []byte("secret\n"))
 	write("blank", []byte(" \n"))
 	write("notes.txt", []byte("no PEM here\n"))
