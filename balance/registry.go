@@ -19,6 +19,18 @@ func (s *Set) Backends() []*Backend { return s.backends }
 // Len returns the number of backends, those that take no new sessions included.
 func (s *Set) Len() int { return len(s.backends) }
 
+// Stay places a reservation on the backend of the set that a session has already and comes
+// back to, if it takes new sessions: the place that the session has there is its own, so that no
+// limit counts. It returns nil if it does not, or has no weight, or is not of the set.
+func (s *Set) Stay(l *Live) *Backend {
+	for _, b := range s.backends {
+		if b.Live == l && b.Weight > 0 && l.reserveBelow(countMask) {
+			return b
+		}
+	}
+	return nil
+}
+
 // Registry keeps the live state of the backends of one pool while sets come and go.
 // Its methods may be called from any goroutine; sets that are built at the same time
 // by several goroutines take effect in the order of their calls.

@@ -136,3 +136,33 @@ func TestMoveMeetsFailOver(t *testing.T) {
 		}
 	})
 }
+
+// TestFailOverToFull: sessions come back to a backend that has restarted though they are as
+// many as it may have: their places are their own.
+func TestFailOverToFull(t *testing.T) {
+	a := newMovingApp(t, "a")
+	settings := moving(a)
+	settings.Pools[0].Balance.MaxSessions = 2
+	settings.Pools[0].Migrate.Timeout = 2 * time.Second
+	e := startEdge(t, settings)
+	clients := []*movingClient{e.movingClient(nil), e.movingClient(nil)}
+	for _, c := range clients {
+		c.ask()
+	}
+	a.crash()
+	for _, c := range clients {
+		if got := c.ask(); got != "a" {
+			t.Errorf("%s answered", got)
+		}
+	}
+	if n := e.sessionsOf(a.addr()); n != 2 {
+		t.Errorf("it has %d sessions, want 2", n)
+	}
+	if res, _ := e.ask(upgradeRequest("/")); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a third one: %s", res.Status)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+	e.idle()
+}

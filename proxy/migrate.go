@@ -306,8 +306,8 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend, full 
 		if full != nil {
 			pick.Tried = slices.Concat(tried, full())
 		}
-		b, err := m.pool.pick(pick)
-		if err != nil {
+		b := m.pool.pickFor(s, pick)
+		if b == nil {
 			return result
 		}
 		u, err := s.reattach(ctx, b)
@@ -332,6 +332,20 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend, full 
 		tried = append(tried[:len(tried):len(tried)], b)
 	}
 	return result
+}
+
+// pickFor reserves a backend for a session that is to change its own, or returns nil. One that
+// may come back to its own has a place there, also where there is no other.
+func (p *pool) pickFor(s *Session, req balance.Request) *balance.Backend {
+	b, err := p.pick(req)
+	own := s.Backend().Live
+	if !errors.Is(err, balance.ErrFull) || slices.ContainsFunc(req.Tried, func(b *balance.Backend) bool { return b.Live == own }) {
+		return b
+	}
+	p.mu.Lock()
+	set := p.set
+	p.mu.Unlock()
+	return set.Stay(own)
 }
 
 // moveEnd is the result of a move whose time is up.
