@@ -166,3 +166,30 @@ func TestFailOverToFull(t *testing.T) {
 	}
 	e.idle()
 }
+
+// TestCalledOff: a move that is called off while it waits for its only attempt counts as such,
+// and the session is not closed for it.
+func TestCalledOff(t *testing.T) {
+	a, b := newMovingApp(t, "a"), newMovingApp(t, "b")
+	settings := moving(a, b)
+	settings.Pools[0].Upstream.Retries = 0
+	e := startEdge(t, settings)
+	c := e.movingClient(nil)
+	to := a
+	if c.ask() == "a" {
+		to = b
+	}
+	asked := make(chan struct{})
+	to.Server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	if got := e.onlySession().Move(ctx, "test"); got != moveCancelled {
+		t.Errorf("got %s, want %s", got, moveCancelled)
+	}
+	c.ask()
+	c.Close()
+	e.idle()
+}

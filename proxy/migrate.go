@@ -324,10 +324,12 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend, full 
 		default:
 			b.Live.Release()
 			result = moveUnreachable
-			if kind := fail(balance.FailureConnect, err); ctx.Err() == nil {
-				errors.As(err, &kind)
-				s.place.health.HandshakeFailed(b, kind.kind, err)
+			if ctx.Err() != nil {
+				return moveEnd(ctx, result)
 			}
+			kind := fail(balance.FailureConnect, err)
+			errors.As(err, &kind)
+			s.place.health.HandshakeFailed(b, kind.kind, err)
 		}
 		tried = append(tried[:len(tried):len(tried)], b)
 	}
