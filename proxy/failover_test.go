@@ -193,3 +193,29 @@ func TestCalledOff(t *testing.T) {
 	c.Close()
 	e.idle()
 }
+
+// TestBudgetOutlivesSettings: sessions that opened while they could move still have the budget of
+// then when a reload has switched moves off.
+func TestBudgetOutlivesSettings(t *testing.T) {
+	a, b := newMovingApp(t, "a"), newMovingApp(t, "b")
+	settings := moving(a, b)
+	settings.Pools[0].Migrate.RedialsPerSecond = 1
+	e := startEdge(t, settings)
+	c := e.movingClient(nil)
+	c.ask()
+	settings.Pools = []PoolSettings{settings.Pools[0]}
+	settings.Pools[0].Migrate = nil
+	e.apply(settings)
+	s := e.onlySession()
+	for i := range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		got := s.Move(ctx, "test")
+		if want := [...]string{relay.MoveDone, moveNoBackend}[i]; got != want {
+			t.Errorf("move %d: %s, want %s", i+1, got, want)
+		}
+		cancel()
+	}
+	c.ask()
+	c.Close()
+	e.idle()
+}

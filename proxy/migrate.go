@@ -62,15 +62,19 @@ type moveStats struct {
 	redials *rate.Limiter
 }
 
-// bound sets the budget of handshakes.
+// bound sets the budget of handshakes. Without settings the last one holds: sessions that opened
+// under those still move.
 func (m *moveStats) bound(s *MigrateSettings) {
+	if s == nil {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	limit, burst := rate.Inf, 1
-	if s != nil && m.results == nil {
+	if m.results == nil {
 		m.results = map[string]uint64{relay.MoveDone: 0}
 	}
-	if s != nil && s.RedialsPerSecond > 0 {
+	if s.RedialsPerSecond > 0 {
 		limit, burst = rate.Limit(s.RedialsPerSecond), max(1, int(s.RedialsPerSecond/10))
 	}
 	if m.redials == nil {
