@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -150,6 +154,9 @@ func TestFailOverToFull(t *testing.T) {
 		c.ask()
 	}
 	a.crash()
+	e.eventually("all have come back", func() bool {
+		return !slices.ContainsFunc(e.Sessions(nil), func(s *Session) bool { return s.Attempts() == 0 || s.again.orphaned.Load() })
+	})
 	for _, c := range clients {
 		if got := c.ask(); got != "a" {
 			t.Errorf("%s answered", got)
@@ -218,4 +225,50 @@ func TestBudgetOutlivesSettings(t *testing.T) {
 	c.ask()
 	c.Close()
 	e.idle()
+}
+
+// stuckCore is a log in which one line is not written until it is let go.
+type stuckCore struct {
+	zapcore.Core
+	message string
+	stuck   chan struct{}
+}
+
+func (c *stuckCore) With(f []zapcore.Field) zapcore.Core {
+	return &stuckCore{c.Core.With(f), c.message, c.stuck}
+}
+
+func (c *stuckCore) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if e.Message == c.message {
+		return to.AddCore(e, c)
+	}
+	return c.Core.Check(e, to)
+}
+
+func (c *stuckCore) Write(e zapcore.Entry, f []zapcore.Field) error {
+	<-c.stuck
+	return c.Core.Write(e, f)
+}
+
+// TestLostWhileLogBlocks: a loop goes on though the line about a backend that is ejected waits
+// for whoever reads the log.
+func TestLostWhileLogBlocks(t *testing.T) {
+	a, b := newMovingApp(t, "a"), newMovingApp(t, "b")
+	settings := moving(a, b)
+	settings.Pools[0].Balance.Policy = "round_robin"
+	settings.Pools[0].Health.Passive = health.Passive{ConsecutiveFailures: 1, EjectionTime: time.Hour, MaxEjected: 1}
+	stuck := make(chan struct{})
+	defer close(stuck)
+	e := startEdgeWith(t, settings, func(s *Server) {
+		s.Loops = min(s.Loops, 1)
+		s.log = s.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &stuckCore{c, "backend ejected", stuck} }))
+	})
+	clients := map[string]*movingClient{}
+	for range 2 {
+		c := e.movingClient(nil)
+		clients[c.ask()] = c
+	}
+	a.crash()
+	e.eventually("it is ejected", func() bool { return len(e.Pools()[0].Reasons) == 1 })
+	clients["b"].ask()
 }

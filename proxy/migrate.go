@@ -121,7 +121,7 @@ type again struct {
 	one      sync.Mutex // one move at a time
 	orphaned atomic.Bool
 	since    atomic.Int64                    // when it came to its present backend, after the server's start; 0: it has the first one
-	counted  atomic.Bool                     // the monitor knows that its backend has left it
+	counted  atomic.Bool                     // the monitor knows that its backend has left it, or is about to
 	doubt    atomic.Uint64                   // messages of the last loss that no log line has told
 	next     atomic.Pointer[balance.Backend] // has a reservation for the move that is under way
 	outcome  chan engine.Moved
@@ -164,12 +164,15 @@ func (o *observed) Lost(l engine.Loss) {
 	s.again.doubt.Store(l.Doubt)
 	s.place.moves.pool.moved.doubted(l.Doubt)
 	s.again.counted.Store(true)
-	if l.Why == relay.WhyClosed {
-		s.place.health.Ended(s.Backend(), s.attached(), health.EndWell, nil)
-	} else {
-		s.place.health.Ended(s.Backend(), s.attached(), health.EndAborted, lostError(l.Why))
-	}
-	s.place.srv.attend(func(ctx context.Context) { s.failOver(ctx, l) })
+	from, since := s.Backend(), s.attached()
+	s.place.srv.attend(func(ctx context.Context) {
+		if l.Why == relay.WhyClosed {
+			s.place.health.Ended(from, since, health.EndWell, nil)
+		} else {
+			s.place.health.Ended(from, since, health.EndAborted, lostError(l.Why)) // it may log
+		}
+		s.failOver(ctx, l)
+	})
 }
 
 // Moved keeps the books of a move: engine.Observer.
@@ -199,7 +202,8 @@ type lostError string
 
 func (e lostError) Error() string { return "lost: " + string(e) }
 
-// told reports whether the monitor knows of the end of the session's backend already.
+// told reports whether the monitor knows of the end of the session's backend already, or is
+// about to.
 func (a *again) told() bool { return a != nil && a.counted.Load() }
 
 // attached returns when the session came to its present backend.
