@@ -138,7 +138,8 @@ func (d *draining) leave(x *Session) {
 		return
 	}
 	d.movers.move(x, func(ctx context.Context) {
-		if d.movers.hopeless(x, x.move(ctx, now.why, d.backend.Live, nil), now.alone) && x.Backend().Live == d.backend.Live {
+		hopeless := d.movers.hopeless(x, x.move(ctx, now.why, d.backend.Live, nil), now.alone)
+		if hopeless && x.Backend().Live == d.backend.Live && ctx.Err() == nil { // or the drain is over
 			closes()
 		}
 	}, d.look)

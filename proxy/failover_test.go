@@ -272,3 +272,35 @@ func TestLostWhileLogBlocks(t *testing.T) {
 	e.eventually("it is ejected", func() bool { return len(e.Pools()[0].Reasons) == 1 })
 	clients["b"].ask()
 }
+
+// TestUndrainMeetsRefusal: a session whose move was refused when its drain was taken back stays.
+func TestUndrainMeetsRefusal(t *testing.T) {
+	a, b := newMovingApp(t, "a"), newMovingApp(t, "b")
+	stuck := make(chan struct{})
+	e := startEdgeWith(t, moving(a, b), func(s *Server) {
+		s.noise = s.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return &stuckCore{c, "session not moved", stuck} }))
+	})
+	c := e.movingClient(nil)
+	from, to := a, b
+	if c.ask() == "b" {
+		from, to = b, a
+	}
+	to.answer.Store(http.StatusConflict)
+	if err := e.Drain("apps", from.addr(), DrainPace{}); err != nil {
+		t.Fatal(err)
+	}
+	e.eventually("it was refused", func() bool { return e.Pools()[0].Migrations[relay.MoveRefused] == 1 })
+	if err := e.Undrain("apps", from.addr()); err != nil {
+		t.Fatal(err)
+	}
+	close(stuck)
+	s := e.onlySession()
+	s.again.one.Lock() // the move is over
+	s.again.one.Unlock()
+	for range 10 {
+		c.ask()
+		time.Sleep(time.Millisecond) // for a Close that should not come
+	}
+	c.Close()
+	e.idle()
+}
