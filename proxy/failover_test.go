@@ -295,8 +295,8 @@ func TestUndrainMeetsRefusal(t *testing.T) {
 	}
 	close(stuck)
 	s := e.onlySession()
-	s.again.one.Lock() // the move is over
-	s.again.one.Unlock()
+	locked := func() { s.again.one.Lock(); defer s.again.one.Unlock() }
+	locked() // whoever has it is through
 	for range 10 {
 		c.ask()
 		time.Sleep(time.Millisecond) // for a Close that should not come
