@@ -581,6 +581,38 @@ func TestMove(t *testing.T) {
 			client: "close 1000 bye", next: "text:a close 1000 bye", result: MoveDone,
 		},
 		{
+			name: "a crash and a client that closes with nothing kept",
+			run: func(g *moveRig) {
+				g.say(Client, "a")
+				g.end(Backend)
+				g.feed(Client, closing(Client, 1000, "bye"))
+				g.tick(0)
+			},
+			client: "close 1000", next: "text:a", result: MoveClientClosed, doubt: 1,
+		},
+		{
+			name: "a crash and a client that vanishes",
+			run: func(g *moveRig) {
+				g.end(Backend)
+				g.end(Client)
+				g.tick(0)
+				if !g.Done() {
+					g.t.Error("the session goes on")
+				}
+			},
+			result: MoveClientClosed,
+		},
+		{
+			name: "a crash and the edge closes",
+			run: func(g *moveRig) {
+				g.end(Backend)
+				g.close(Ending{Client: 1008, Backend: 1001, Reason: "no", Why: "api"})
+				g.follow()
+				g.tick(0)
+			},
+			client: "close 1008 no", result: MoveClosed,
+		},
+		{
 			name: "a backend that takes nothing more",
 			run: func(g *moveRig) {
 				g.say(Client, "a")

@@ -97,6 +97,9 @@ func (r *Relay) review(now time.Duration) {
 	case m.phase == leaving && r.backendBetween():
 		r.overBackend(m, now) // nobody waits for its last words
 	}
+	if m.phase == orphaned && r.in[Client].count.Messages == m.passed && now < m.deadline {
+		m.deadline, r.rearm = now, true // nothing is kept for another backend
+	}
 }
 
 func moveEnded(c Cause) string {
@@ -128,7 +131,11 @@ func (r *Relay) tickMove(m *move, now time.Duration, bufs [numSides]*Buffers) (a
 		a.Abort[Backend] = true // its message was cut: the session ends with it
 		r.cutShort(m)
 	case m.phase == orphaned && late:
-		r.giveUp(m, MoveTimeout, now, bufs[Client], bufs[Backend])
+		result := MoveTimeout
+		if r.ending != nil {
+			result = moveEnded(r.ending.verdict.Cause)
+		}
+		r.giveUp(m, result, now, bufs[Client], bufs[Backend])
 	}
 	return a
 }

@@ -34,7 +34,7 @@ func TestMoveDue(t *testing.T) {
 		}},
 		{"the client has closed, and another backend is looked for", func(g *moveRig) {
 			g.feed(Backend, closing(Backend, 1012, "restart"))
-			g.feed(Client, closing(Client, 1000, "bye"))
+			g.feed(Client, join(text(Client, "a"), closing(Client, 1000, "bye")))
 			g.tick(closeTimeout)
 		}},
 	} {
