@@ -121,7 +121,10 @@ func TestMemoryLimit(t *testing.T) {
 	before := r.metrics()
 	limitTo("64KiB")
 	r.wantRefused()
-	r.eventually("nearly all are closed", func() bool { return r.metrics()[memoryShed] >= before[memoryShed]+30 })
+	// Some hold less than others, and stay: a session holds a read and its frames at most.
+	const most = 40 << 10
+	least := (before[bufferedSeries] - 64<<10) / most
+	r.eventually("as many are closed as it takes", func() bool { return r.metrics()[memoryShed] >= before[memoryShed]+least })
 	each(t, stuck, func(x *pushed) error {
 		if err := x.readAll(false); x.closed != "1013 out of memory" {
 			return err
