@@ -474,3 +474,33 @@ func TestUndrainCancelsMoves(t *testing.T) {
 	c.Close()
 	e.idle()
 }
+
+// TestRedialBudget: sessions that are lost together come upon the others at a pace.
+func TestRedialBudget(t *testing.T) {
+	const clients, perSecond = 6, 5
+	a, b := newMovingApp(t, "a"), newMovingApp(t, "b")
+	settings := moving(a)
+	settings.Pools[0].Migrate.RedialsPerSecond = perSecond
+	e := startEdge(t, settings)
+	var all []*movingClient
+	for range clients {
+		all = append(all, e.movingClient(nil))
+		all[len(all)-1].ask()
+	}
+	settings.Pools = []PoolSettings{settings.Pools[0]}
+	settings.Pools[0].Sources = []SourceSettings{staticSource(a.addr(), b.addr())}
+	e.apply(settings)
+	began := time.Now()
+	a.crash()
+	e.eventually("all have moved", func() bool { return e.Pools()[0].Migrations[relay.MoveDone] == clients })
+	if took, least := time.Since(began), time.Second*(clients-1)/perSecond; took < least*9/10 {
+		t.Errorf("%d handshakes at %d a second took %v", clients, perSecond, took)
+	}
+	for _, c := range all {
+		if who := c.ask(); who != "b" {
+			t.Errorf("%s answered", who)
+		}
+		c.Close()
+	}
+	e.idle()
+}
