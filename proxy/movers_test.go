@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/tidegate/tidegate/proxy/relay"
 )
 
 // TestDeadlineWhileMovesAreMany: a drain that moves as many sessions as it may at a time
@@ -33,4 +35,30 @@ func TestDeadlineWhileMovesAreMany(t *testing.T) {
 	c.wantClosed(1012)
 	c.Close()
 	e.idle()
+}
+
+// TestHopeless: which results of a move make a drain close the session.
+func TestHopeless(t *testing.T) {
+	for result, closes := range map[string][]bool{ // at the first, second and third try
+		relay.MoveDone:         {false, false, false},
+		moveCancelled:          {false, false, false},
+		relay.MoveClientClosed: {false, false, false},
+		moveNoBackend:          {false, false, false},
+		relay.MoveNoPong:       {false, false, true},
+		relay.MoveNoBoundary:   {false, false, true},
+		moveUnreachable:        {false, false, true},
+		relay.MoveRefused:      {true, true, true},
+		moveSubprotocol:        {true, true, true},
+	} {
+		m, x := newMovers(context.Background()), new(Session)
+		for try, want := range closes {
+			if got := m.hopeless(x, result, false); got != want {
+				t.Errorf("%s at try %d closes: %v", result, try+1, got)
+			}
+		}
+		alone := newMovers(context.Background()).hopeless(x, result, true)
+		if stays := result == relay.MoveDone || result == moveCancelled || result == relay.MoveClientClosed; alone == stays {
+			t.Errorf("%s where no other backend will come closes: %v", result, alone)
+		}
+	}
 }
