@@ -24,7 +24,7 @@ func TestUnrouted(t *testing.T) {
 		{upgradeRequest("/ws/../admin"), 400, true},
 		{plain("/ws", "other.test"), 404, true},
 		{plain("/a/../b", "edge.test"), 400, true},
-		{plain("/ws", "edge.test"), 426, false},
+		{plain("/ws", "edge.test"), 400, false},
 		{upgradeRequest("/ws", "Sec-WebSocket-Key: short"), 400, false},
 	} {
 		before := e.Unrouted()
@@ -39,7 +39,7 @@ func TestUnrouted(t *testing.T) {
 	if diff := cmp.Diff(want, e.Unrouted()); diff != "" {
 		t.Errorf("without a route:\n%s", diff)
 	}
-	want = Answers{Handshakes: map[string]uint64{"malformed": 1}, Requests: map[int]uint64{400: 1, 426: 1}}
+	want = Answers{Handshakes: map[string]uint64{"malformed": 1}, Requests: map[int]uint64{400: 2}}
 	if diff := cmp.Diff(want, e.route("all").Answers); diff != "" {
 		t.Errorf("of the route:\n%s", diff)
 	}

@@ -81,7 +81,6 @@ func TestClientHandshake(t *testing.T) {
 		{"version 14", upgradeRequest("/ws", "Sec-WebSocket-Version: 14"), required},
 		{"version 13, 8", upgradeRequest("/ws", "Sec-WebSocket-Version: 13, 8"), required},
 		{"two versions", upgradeRequest("/ws", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"), required},
-		{"plain HTTP", "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", required},
 
 		{"header too large", upgradeRequest("/ws", "X-Big: "+big), http.StatusRequestHeaderFieldsTooLarge},
 		{"target too large", upgradeRequest("/" + big), http.StatusRequestHeaderFieldsTooLarge},
@@ -287,7 +286,7 @@ func TestSecondRequestUpgrades(t *testing.T) {
 		request string
 		want    int
 	}{
-		{"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", 426},
+		{"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n", 400},
 		{upgradeRequest("/ws", "Sec-WebSocket-Version: 8"), 426},
 		{upgradeRequest("/ws"), 401},
 		{upgradeRequest("/ws", "Sec-WebSocket-Key:"), 400},
@@ -406,7 +405,7 @@ func TestHandshakeTimeoutsEnd(t *testing.T) {
 	c := dialRaw(t, e.addr())
 	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	res := c.response()
-	if res.StatusCode != 426 {
+	if res.StatusCode != 400 {
 		t.Fatal(res.Status)
 	}
 	io.Copy(io.Discard, res.Body)

@@ -25,11 +25,16 @@ type clientConn struct {
 	closed   sync.Once
 	onClose  func(*clientConn)
 	received atomic.Int64
+	guard    *headGuard // nil for what is no HTTP/1
+	requests int        // so far; written in the handler
 }
 
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.received.Add(int64(n))
+	if c.guard != nil {
+		c.guard.watch(p[:n])
+	}
 	return n, err
 }
 

@@ -88,8 +88,14 @@ func (d *draining) step(now time.Time) time.Time {
 		x = d.leavers.next(now, d.now.order)
 	}
 	if x == nil {
-		d.held = true
-		return next
+		stream := d.pool.srv.streams.next(d.backend.Live)
+		if stream == nil {
+			d.held = true
+			return next
+		}
+		stream.end()
+		d.pacer.took(now)
+		return now
 	}
 	d.leave(x)
 	d.pacer.took(now)
@@ -155,6 +161,9 @@ func (d *draining) cut(now time.Time) (next time.Time) {
 	}
 	for _, x := range d.leavers.all() {
 		x.Close(d.now.code, d.now.reason, d.now.why)
+	}
+	for _, stream := range d.pool.srv.streams.of(d.backend.Live) {
+		stream.end()
 	}
 	kill := d.now.deadline.Add(killAfter)
 	if now.Before(kill) {

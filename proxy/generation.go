@@ -20,10 +20,6 @@ import (
 // certificatePoll is how often certificate files are looked at.
 const certificatePoll = 5 * time.Second
 
-// retireTimeout bounds how long requests that are no sessions may go on under former
-// settings of their listener.
-const retireTimeout = 30 * time.Second
-
 // Generation is one applied configuration. It is immutable.
 type Generation struct {
 	// Number counts from 1.

@@ -140,7 +140,7 @@ func TestIdleConnections(t *testing.T) {
 	for range 3 {
 		c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		res := c.response()
-		if res.StatusCode != 426 || res.Close {
+		if res.StatusCode != 400 || res.Close {
 			t.Fatalf("got %s, close: %v", res.Status, res.Close)
 		}
 		io.Copy(io.Discard, res.Body)

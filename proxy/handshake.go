@@ -30,6 +30,7 @@ type handshake struct {
 	header    http.Header // of the upstream request
 	requestID string
 	start     time.Time
+	number    int // of the request on its connection, from 1; only HTTP/1 counts
 }
 
 // serve is the HTTP handler of every listener.
@@ -45,6 +46,10 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	h := &handshake{srv: s, endpoint: e, conn: conn, r: r, start: time.Now(), origin: originOf(r, conn.remote, e.TrustedProxies)}
+	if r.ProtoMajor == 1 {
+		conn.requests++
+		h.number = conn.requests
+	}
 	asks := asksWebSocket(r)
 	if !asks && s.Plain != nil {
 		s.Plain.ServeHTTP(w, r)
@@ -77,10 +82,13 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 func (h *handshake) under(gen *Generation, w http.ResponseWriter, asks bool) *refusal {
 	h.route = gen.table.find(h.r, asks)
 	switch {
+	case h.route == nil && !asks && gen.table.find(h.r, true) != nil:
+		h.route = gen.table.find(h.r, true)
+		return upgradeRequired("this is a WebSocket endpoint")
 	case h.route == nil:
 		return refuse(http.StatusNotFound, "no_route", "no route for this host and path")
 	case !asks:
-		return upgradeRequired("this is a WebSocket endpoint")
+		return h.proxyPlain(w)
 	}
 	return h.run(w)
 }
@@ -132,13 +140,8 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 	if !h.route.allows(h.r) {
 		return refuse(http.StatusForbidden, "origin", "this origin is not allowed")
 	}
-	if h.srv.stopping.Load() {
-		h.srv.stats.shed("shutdown")
-		return refuse(http.StatusServiceUnavailable, "shutdown", "shutting down").later().with("Connection", "close")
-	}
-	if h.srv.memory.Over() {
-		h.srv.stats.shed(WhyMemory)
-		return refuse(http.StatusServiceUnavailable, "memory", "too much is buffered").later()
+	if ref = h.srv.takes(); ref != nil {
+		return ref
 	}
 	limits := h.endpoint.ln.limits
 	if ref = limits.admit(h.endpoint.Limits, h.origin.client); ref != nil {
@@ -164,19 +167,37 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 	return nil
 }
 
+// takes says why nothing new is taken on at present, or nil.
+func (s *Server) takes() *refusal {
+	if s.stopping.Load() {
+		s.stats.shed("shutdown")
+		return refuse(http.StatusServiceUnavailable, "shutdown", "shutting down").later().with("Connection", "close")
+	}
+	if s.memory.Over() {
+		s.stats.shed(WhyMemory)
+		return refuse(http.StatusServiceUnavailable, "memory", "too much is buffered").later()
+	}
+	return nil
+}
+
+// edit changes headers that go further than one connection to those of the upstream request.
+func (h *handshake) edit(header http.Header) {
+	for _, name := range strippedHeaders {
+		delete(header, name)
+	}
+	h.requestID = setForwarded(header, h.origin, h.r)
+	for _, name := range h.route.RemoveHeaders {
+		header.Del(name)
+	}
+	for name, value := range h.route.SetHeaders {
+		header.Set(name, value)
+	}
+}
+
 // prepare makes the headers of the upstream request.
 func (h *handshake) prepare() {
 	h.header = endToEnd(h.r.Header)
-	for _, name := range strippedHeaders {
-		delete(h.header, name)
-	}
-	h.requestID = setForwarded(h.header, h.origin, h.r)
-	for _, name := range h.route.RemoveHeaders {
-		h.header.Del(name)
-	}
-	for name, value := range h.route.SetHeaders {
-		h.header.Set(name, value)
-	}
+	h.edit(h.header)
 	h.header.Set("Upgrade", "websocket")
 	h.header.Set("Connection", "Upgrade")
 	h.header.Set("Sec-WebSocket-Key", h.opening.key)

@@ -57,7 +57,7 @@ func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
 		BaseContext:       func(net.Listener) context.Context { return l.srv.ctx },
 		ConnContext:       withConn,
 		ConnState:         e.track,
-		ErrorLog:          zap.NewStdLog(l.srv.noise.Named("http")),
+		ErrorLog:          l.srv.httpLog,
 		// No request goes past serve.
 		DisableGeneralOptionsHandler: true,
 	}
@@ -87,8 +87,8 @@ func (e *endpoint) track(c net.Conn, state http.ConnState) {
 }
 
 // serve runs the HTTP server of the endpoint until it is retired or ctx is done, and
-// returns when the last handler has: requests under way are finished, also those whose
-// head has not come yet. Sessions are no concern of the server any more.
+// returns when the last handler has: requests under way are finished, however long they take,
+// also those whose head has not come yet. Sessions are no concern of the server any more.
 func (e *endpoint) serve(ctx context.Context) {
 	stop := context.AfterFunc(ctx, e.retire)
 	e.http.Serve(e.queue)
@@ -97,8 +97,6 @@ func (e *endpoint) serve(ctx context.Context) {
 		e.unwatch()
 	}
 	e.http.SetKeepAlivesEnabled(false)
-	ctx, cancel := context.WithTimeout(ctx, retireTimeout)
-	defer cancel()
 	defer context.AfterFunc(ctx, func() { e.http.Close() })()
 	e.conns.Wait()
 }
@@ -157,7 +155,7 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 	if err := tune(tcp, e.TCP); err != nil {
 		srv.noise.Info("connection not tuned", zap.String("listener", e.Name), zap.Error(err))
 	}
-	c := &clientConn{leg: leg{stream: pump.NewStream(tcp)}, remote: remoteOf(tcp), onClose: e.closed}
+	c := &clientConn{leg: leg{stream: pump.NewStream(tcp)}, remote: remoteOf(tcp), onClose: e.closed, guard: newHeadGuard()}
 	c.Conn = c.stream
 	if d := e.Limits.HandshakeTimeout; d > 0 {
 		c.deadline = time.Now().Add(d)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,9 @@ type pool struct {
 	stopped  bool               // the edge ends: nothing is drained or rebalanced any more
 	rest     context.CancelFunc // ends the monitor; nil: it does not run
 
+	transport   *http.Transport // of requests; nil before the first settings
+	transportOf UpstreamSettings
+
 	rebalancer *rebalancer // nil: nobody looks at who has too many
 }
 
@@ -58,7 +62,8 @@ type watch struct {
 type poolView struct {
 	*pool
 	PoolSettings
-	policy balance.Policy
+	policy    balance.Policy
+	transport *http.Transport // from apply on
 }
 
 func newPool(name string, srv *Server) *pool {
@@ -95,6 +100,7 @@ func (p *pool) apply(v *poolView) {
 		w.cancel()
 	}
 	p.view, p.closed = v, false
+	v.transport = p.transportFor(v.Upstream)
 	p.moved.bound(v.Migrate)
 	p.reports.Store(v.reportHeader())
 	p.health.Apply(v.healthSettings())
@@ -138,6 +144,7 @@ func (p *pool) close() bool {
 		w.cancel()
 	}
 	p.slots, p.closed = nil, true
+	p.transport.CloseIdleConnections()
 	if p.rest != nil {
 		p.rest()
 		p.rest = nil

@@ -207,6 +207,10 @@ func TestRouting(t *testing.T) {
 	t.Parallel()
 	app := func(name string) *rawBackend {
 		return startRaw(t, func(c *rawConn, r *http.Request) {
+			if !asksWebSocket(r) {
+				c.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-App: " + name + "\r\n\r\n")
+				return
+			}
 			c.send(switching(r, "X-App: "+name))
 			c.rest()
 		})
@@ -217,6 +221,7 @@ func TestRouting(t *testing.T) {
 		{Name: "chat", Hosts: []string{"chat.test"}, Path: "/ws"},
 		{Name: "wild", Hosts: []string{"*.test"}, Path: "/ws"},
 		{Name: "http", Hosts: []string{"chat.test"}, Path: "/page", Protocol: HTTPOnly},
+		{Name: "live", Hosts: []string{"chat.test"}, Path: "/live", Protocol: WebSocketOnly},
 	} {
 		r.Pool = r.Name
 		settings.Routes = append(settings.Routes, r)
@@ -237,8 +242,9 @@ func TestRouting(t *testing.T) {
 		{"no such path", upgradeRequest("/wsx", "Host: chat.test"), 404, ""},
 		{"no such host", upgradeRequest("/ws", "Host: chat.invalid"), 404, ""},
 		{"WebSocket on an HTTP route", upgradeRequest("/page", "Host: chat.test"), 404, ""},
-		{"HTTP on a WebSocket route", plain("/ws"), 426, ""},
-		{"HTTP on an HTTP route", plain("/page"), 426, ""},
+		{"HTTP on any route", plain("/ws"), 200, "chat"},
+		{"HTTP on a WebSocket route", plain("/live"), 426, ""},
+		{"HTTP on an HTTP route", plain("/page"), 200, "http"},
 		{"HTTP elsewhere", plain("/"), 404, ""},
 	}
 	for _, tt := range tests {

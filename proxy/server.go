@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	stdlog "log"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -31,7 +32,9 @@ type Server struct {
 	noise    *zap.Logger
 	ids      *ids
 	sessions *sessions
-	engines  *engines // from the first Prepare on
+	streams  eventStreams
+	httpLog  *stdlog.Logger // for net/http
+	engines  *engines       // from the first Prepare on
 	memory   engine.Memory
 	stats    stats
 	current  atomic.Pointer[Generation]
@@ -62,6 +65,7 @@ func NewServer(log *zap.Logger) *Server {
 	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)
 	}))
+	s.httpLog = zap.NewStdLog(s.noise.Named("http"))
 	s.stats.routes, s.stats.sheds = map[string]*RouteStats{}, map[string]uint64{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.current.Store(&Generation{table: newTable(nil)})
@@ -123,7 +127,8 @@ func (s *Server) Current() *Generation { return s.current.Load() }
 // Totals are counters of the server as a whole.
 type Totals struct {
 	Live        int    // sessions
-	Handshaking int    // requests on their way
+	Handshaking int    // requests that a session may come of
+	Requests    int    // other requests under way
 	Opened      uint64 // sessions ever
 	Buffered    int64  // bytes that sessions hold for peers that have not taken them
 	Shed        map[string]uint64
@@ -132,8 +137,9 @@ type Totals struct {
 
 // Totals returns the server's counters.
 func (s *Server) Totals() Totals {
-	t := Totals{Live: s.sessions.len(), Handshaking: int(s.stats.handshaking.Load()), Opened: s.stats.sessions.Load(),
+	t := Totals{Live: s.sessions.len(), Requests: int(s.stats.requests.Load()), Opened: s.stats.sessions.Load(),
 		Buffered: s.memory.Held(), TLSFailed: s.stats.tlsFailed.Load(), Shed: map[string]uint64{}}
+	t.Handshaking = max(0, int(s.stats.handshaking.Load())-t.Requests)
 	s.stats.mu.Lock()
 	defer s.stats.mu.Unlock()
 	for reason, n := range s.stats.sheds {

@@ -349,7 +349,7 @@ func TestLongPathsAreCut(t *testing.T) {
 	t.Parallel()
 	e := startEdge(t, defaults(echoBackend(t)))
 	e.open("/" + strings.Repeat("ä", 1000))
-	e.ask("GET /" + strings.Repeat("x", 1000) + " HTTP/1.1\r\nHost: x\r\n\r\n")
+	e.ask(upgradeRequest("/"+strings.Repeat("x", 1000), "Sec-WebSocket-Version: 8"))
 	for _, message := range []string{"session opened", "refused"} {
 		lines := e.logs.FilterMessage(message).All()
 		if len(lines) != 1 {

@@ -60,6 +60,8 @@ type ListenerLimits struct {
 	HandshakeTimeout time.Duration
 	// MaxHeaderBytes bounds a request head.
 	MaxHeaderBytes int
+	// RequestBodyTimeout is how long the body of a request may make no progress.
+	RequestBodyTimeout time.Duration
 	// KeepaliveTimeout ends HTTP connections that wait for a next request.
 	KeepaliveTimeout time.Duration
 }
@@ -177,8 +179,9 @@ type SourceSettings struct {
 // UpstreamSettings say how to reach the backends of a pool.
 type UpstreamSettings struct {
 	// ConnectTimeout is for TCP and TLS, HandshakeTimeout for the answer to the request,
-	// TotalTimeout for all attempts together.
-	ConnectTimeout, HandshakeTimeout, TotalTimeout time.Duration
+	// TotalTimeout for all attempts together, ResponseTimeout for the head of the answer to a
+	// request that opens no WebSocket, from when the request is sent.
+	ConnectTimeout, HandshakeTimeout, TotalTimeout, ResponseTimeout time.Duration
 	// Retries is how many more backends are tried after the first one failed.
 	Retries int
 	// Path, if not empty, replaces the route's path prefix.

@@ -65,21 +65,27 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	}
 }
 
-// closeOver closes all sessions, one in each equal slot of the window, at a random
-// moment of its slot: clients that reconnect must not come in step.
+// closeOver closes all sessions and event streams, one in each equal slot of the window, at a
+// random moment of its slot: clients that reconnect must not come in step.
 func (s *Server) closeOver(ctx context.Context, window time.Duration) {
-	all := s.sessions.list(nil)
+	var all []func()
+	for _, x := range s.sessions.list(nil) {
+		all = append(all, func() { x.Close(shutdownCode, shutdownReason, WhyShutdown) })
+	}
+	for _, stream := range s.streams.of(nil) {
+		all = append(all, stream.end)
+	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	start := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for i, x := range all {
+	for i, leave := range all {
 		slot := float64(window) / float64(len(all))
 		at := start.Add(time.Duration(slot * (float64(i) + rand.Float64())))
 		timer.Reset(time.Until(at))
 		select {
 		case <-timer.C:
-			x.Close(shutdownCode, shutdownReason, WhyShutdown)
+			leave()
 		case <-ctx.Done():
 			return
 		}

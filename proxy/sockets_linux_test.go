@@ -208,7 +208,7 @@ func outOfDescriptors(t *testing.T) {
 	for _, f := range files[1:] {
 		f.Close()
 	}
-	if res := waiting.response(); res.StatusCode != 426 {
+	if res := waiting.response(); res.StatusCode != 400 {
 		t.Errorf("got %s", res.Status)
 	}
 	lines := e.logs.FilterMessage("accepting is paused").All()

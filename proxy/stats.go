@@ -113,7 +113,8 @@ func (s *RouteStats) live() bool {
 
 // stats are the counters of the server as a whole.
 type stats struct {
-	handshaking atomic.Int64
+	handshaking atomic.Int64  // requests, until they are sessions or over
+	requests    atomic.Int64  // those of them that are forwarded as such
 	sessions    atomic.Uint64 // ever opened
 	tlsFailed   atomic.Uint64
 	unrouted    answered // what was refused before a route was found

@@ -64,8 +64,9 @@ func (u *upstream) opened() *leg {
 
 // failure is an attempt at one backend that came to nothing.
 type failure struct {
-	kind balance.FailureKind
-	err  error
+	kind     balance.FailureKind
+	err      error
+	dialling bool // no connection came of it, and so no byte of a request was sent
 }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -77,7 +78,7 @@ func fail(kind balance.FailureKind, err error) *failure {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
 		kind = balance.FailureTimeout
 	}
-	return &failure{kind, err}
+	return &failure{kind: kind, err: err}
 }
 
 // connect picks backends until one answers. The backend of the result is reserved: its
@@ -195,8 +196,20 @@ func (h *handshake) attempt(ctx context.Context, b *balance.Backend) (*upstream,
 	return u, nil
 }
 
-// dial makes the connection, with TLS where the pool has it.
+// dial makes the connection of a handshake.
 func (h *handshake) dial(ctx context.Context, b *balance.Backend) (*upstream, error) {
+	l, err := h.dialLeg(ctx, b.Addr)
+	if err != nil {
+		return nil, err
+	}
+	u := &upstream{backend: b, leg: *l}
+	u.limit = &answerReader{LimitedReader: io.LimitedReader{R: u.conn(), N: maxAnswerHead}}
+	u.in = bufio.NewReaderSize(u.limit, 4<<10)
+	return u, nil
+}
+
+// dialLeg makes a connection to a backend, with TLS where the pool has it.
+func (h *handshake) dialLeg(ctx context.Context, addr string) (*leg, error) {
 	settings := &h.route.pool.Upstream
 	if settings.ConnectTimeout > 0 {
 		bounded, cancel := context.WithTimeout(ctx, settings.ConnectTimeout)
@@ -205,29 +218,27 @@ func (h *handshake) dial(ctx context.Context, b *balance.Backend) (*upstream, er
 	}
 	start := time.Now()
 	dialer := net.Dialer{KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", b.Addr)
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fail(balance.FailureConnect, err)
 	}
 	if err := tune(conn, h.endpoint.TCP); err != nil {
-		h.srv.noise.Info("connection not tuned", zap.String("backend", b.ID), zap.Error(err))
+		h.srv.noise.Info("connection not tuned", zap.String("address", addr), zap.Error(err))
 	}
-	u := &upstream{backend: b, leg: leg{stream: pump.NewStream(conn)}}
+	l := &leg{stream: pump.NewStream(conn)}
 	if settings.TLS != nil {
 		cfg := settings.TLS
 		if cfg.ServerName == "" {
 			cfg = cfg.Clone()
-			cfg.ServerName, _, _ = net.SplitHostPort(b.Addr)
+			cfg.ServerName, _, _ = net.SplitHostPort(addr)
 		}
-		if u.tls, err = tls.Connect(ctx, u.stream, cfg); err != nil {
+		if l.tls, err = tls.Connect(ctx, l.stream, cfg); err != nil {
 			conn.Close()
-			return nil, fail(balance.FailureTLS, fmt.Errorf("tls to %s: %w", b.Addr, err))
+			return nil, fail(balance.FailureTLS, fmt.Errorf("tls to %s: %w", addr, err))
 		}
 	}
 	h.route.pool.connect.Observe(time.Since(start).Seconds())
-	u.limit = &answerReader{LimitedReader: io.LimitedReader{R: u.conn(), N: maxAnswerHead}}
-	u.in = bufio.NewReaderSize(u.limit, 4<<10)
-	return u, nil
+	return l, nil
 }
 
 // ask sends the request and reads the answer's head. A 101 is checked; any other answer
@@ -286,18 +297,22 @@ func (h *handshake) agree(u *upstream) (err error) {
 // replaced by ours.
 func (h *handshake) request(b *balance.Backend) []byte {
 	var buf bytes.Buffer
-	host := h.r.Host
-	switch h.route.pool.Upstream.Host {
-	case HostPreserve, "":
-	case HostBackend:
-		host = b.Addr
-	default:
-		host = h.route.pool.Upstream.Host
-	}
-	fmt.Fprintf(&buf, "GET %s HTTP/1.1\r\nHost: %s\r\n", h.target(), host)
+	fmt.Fprintf(&buf, "GET %s HTTP/1.1\r\nHost: %s\r\n", h.target(), h.host(b))
 	h.header.Write(&buf)
 	buf.WriteString("\r\n")
 	return buf.Bytes()
+}
+
+// host is the Host of the upstream request.
+func (h *handshake) host(b *balance.Backend) string {
+	switch host := h.route.pool.Upstream.Host; host {
+	case HostPreserve, "":
+		return h.r.Host
+	case HostBackend:
+		return b.Addr
+	default:
+		return host
+	}
 }
 
 // target is the request target, with the route's prefix replaced if the pool says so.

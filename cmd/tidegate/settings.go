@@ -66,7 +66,7 @@ func listenerSettings(l *config.Listener) proxy.ListenerSettings {
 			ReceiveBuffer: int(l.TCP.ReceiveBuffer), SendBuffer: int(l.TCP.SendBuffer)},
 		Limits: proxy.ListenerLimits{MaxSessions: l.Limits.MaxSessions, MaxSessionsPerIP: l.Limits.MaxSessionsPerIP,
 			HandshakeTimeout: l.Limits.HandshakeTimeout, MaxHeaderBytes: int(l.Limits.MaxHeaderSize),
-			KeepaliveTimeout: l.Limits.KeepAliveTimeout},
+			RequestBodyTimeout: l.Limits.RequestBodyTimeout, KeepaliveTimeout: l.Limits.KeepAliveTimeout},
 	}
 }
 
@@ -161,7 +161,7 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 
 		SlowStart: p.Balance.SlowStart, LoadHeader: p.Balance.LoadHeader,
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
-			TotalTimeout: u.TotalTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
+			TotalTimeout: u.TotalTimeout, ResponseTimeout: u.ResponseTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
 		Health:       healthChecks(&p.Health),
 		Drain:        drainSettings(&p.Drain),
 		OnRemoved:    map[string]proxy.RemovalAction{"drain": proxy.DrainSessions, "close": proxy.CloseSessions}[p.OnBackendRemoved],

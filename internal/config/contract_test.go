@@ -34,10 +34,10 @@ pools:
 		t.Fatal(err)
 	}
 	tcp := TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second}
-	limits := Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, KeepAliveTimeout: 75 * time.Second}
+	limits := Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, RequestBodyTimeout: 60 * time.Second, KeepAliveTimeout: 75 * time.Second}
 	balance := Balance{Policy: "least_connections", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"}
 	upstream := Upstream{
-		ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
+		ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second, ResponseTimeout: 2 * time.Minute,
 		Retries: 2, Host: "preserve",
 	}
 	drain := Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"}
@@ -119,7 +119,7 @@ func TestContract(t *testing.T) {
 			},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32")},
 			TCP:            TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second},
-			Limits:         Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, KeepAliveTimeout: 75 * time.Second},
+			Limits:         Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, RequestBodyTimeout: 60 * time.Second, KeepAliveTimeout: 75 * time.Second},
 		}},
 		Routes: []Route{{
 			Name: "chat", Pool: "chat",
@@ -146,7 +146,7 @@ func TestContract(t *testing.T) {
 			},
 			Balance: Balance{Policy: "consistent_hash", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"},
 			Upstream: Upstream{
-				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
+				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second, ResponseTimeout: 2 * time.Minute,
 				Retries: 2, Host: "preserve", TLS: &UpstreamTLS{},
 			},
 			Health: Health{
@@ -163,7 +163,7 @@ func TestContract(t *testing.T) {
 			Backends: []Backend{{Address: "10.0.0.5:9001", Weight: 1, ID: "10.0.0.5:9001"}},
 			Balance:  Balance{Policy: "least_load", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"},
 			Upstream: Upstream{
-				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second,
+				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second, ResponseTimeout: 2 * time.Minute,
 				Retries: 2, Host: "preserve",
 			},
 			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
@@ -201,6 +201,7 @@ listeners:
       max_sessions_per_ip: 0
       handshake_timeout: 10s
       max_header_size: 16KiB
+      request_body_timeout: 60s
       keepalive_timeout: 75s
 
 routes:
@@ -259,7 +260,7 @@ pools:
       max_sessions_per_backend: 0
       slow_start: 0s
       load_header: Tidegate-Load
-    upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, retries: 2, path: "", host: preserve,
+    upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, response_timeout: 2m, retries: 2, path: "", host: preserve,
                tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
     health:
       active: {type: tcp, path: /healthz, interval: 5s, timeout: 2s, rise: 2, fall: 3}

@@ -62,6 +62,7 @@ func (t *TCP) setDefaults() {
 func (l *Limits) setDefaults() {
 	l.HandshakeTimeout = 10 * time.Second
 	l.MaxHeaderSize = 16 << 10
+	l.RequestBodyTimeout = 60 * time.Second
 	l.KeepAliveTimeout = 75 * time.Second
 }
 
@@ -152,6 +153,7 @@ func (u *Upstream) setDefaults() {
 	u.ConnectTimeout = 3 * time.Second
 	u.HandshakeTimeout = 5 * time.Second
 	u.TotalTimeout = 15 * time.Second
+	u.ResponseTimeout = 2 * time.Minute
 	u.Retries = 2
 	u.Host = "preserve"
 }

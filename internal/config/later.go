@@ -13,7 +13,6 @@ var laterKeys = map[reflect.Type][]string{
 	reflect.TypeFor[ListenerTLS](): {"acme"},
 	reflect.TypeFor[Limits](): {
 		"handshakes_per_second", "handshake_burst", "handshakes_per_second_per_ip",
-		"request_body_timeout",
 	},
 	reflect.TypeFor[Route]():    {"auth", "sticky"},
 	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},

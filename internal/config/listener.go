@@ -88,6 +88,8 @@ type Limits struct {
 	// MaxHeaderSize is the size of a request head in bytes. Smaller bounds cannot be kept:
 	// net/http reads 4 KiB in any case.
 	MaxHeaderSize int64 `key:"max_header_size" as:"bytes" range:"0|4KiB..64MiB"`
+	// RequestBodyTimeout is how long the body of a request may make no progress.
+	RequestBodyTimeout time.Duration `key:"request_body_timeout"`
 	// KeepAliveTimeout closes HTTP connections that are idle.
 	KeepAliveTimeout time.Duration `key:"keepalive_timeout"`
 }

@@ -176,6 +176,9 @@ type Upstream struct {
 	ConnectTimeout   time.Duration `key:"connect_timeout"`
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
 	TotalTimeout     time.Duration `key:"total_timeout"`
+	// ResponseTimeout is for the head of the answer to a request that opens no WebSocket,
+	// from when the request is sent; 0 is no limit.
+	ResponseTimeout time.Duration `key:"response_timeout"`
 	// Retries is the number of further attempts after the first one.
 	Retries int `key:"retries" range:"0..100"`
 	// Path replaces the route's path prefix in the upstream request; empty keeps it. What

@@ -38,7 +38,7 @@ const (
 //   - sessions that are open and began after the last failure, when there have been such
 //     for longer than early_death without a gap: this is seen when the next one fails.
 type record struct {
-	handshakes, sessions int // failures in a row
+	handshakes, sessions, requests int // failures in a row
 
 	failed time.Time // when a session last failed
 	fresh  int       // sessions that are open and began after that
@@ -55,7 +55,7 @@ type record struct {
 const maxEjections = 10
 
 // pardon breaks both rows.
-func (r *record) pardon() { r.handshakes, r.sessions = 0, 0 }
+func (r *record) pardon() { r.handshakes, r.sessions, r.requests = 0, 0, 0 }
 
 // open counts a session that began at a time.
 func (r *record) open(at time.Time) {
@@ -107,6 +107,31 @@ func (m *Monitor) HandshakeFailed(b *balance.Backend, kind balance.FailureKind, 
 	if x := m.member(b); x != nil && m.judges(x) {
 		x.record.handshakes++
 		m.consider(x, x.record.handshakes, "handshakes failed", err, now)
+	}
+}
+
+// RequestFailed counts a request that got no answer. Answers of any status are an
+// application's own: one that answers 500 to some requests may hold its sessions well.
+func (m *Monitor) RequestFailed(b *balance.Backend, kind balance.FailureKind, err error) {
+	b.Live.Fail(kind)
+	if Own(err) {
+		return
+	}
+	now := time.Now()
+	m.mu.Lock()
+	defer m.release()
+	if x := m.member(b); x != nil && m.judges(x) {
+		x.record.requests++
+		m.consider(x, x.record.requests, "requests failed", err, now)
+	}
+}
+
+// RequestDone ends the row of failed requests.
+func (m *Monitor) RequestDone(b *balance.Backend) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if x := m.member(b); x != nil {
+		x.record.requests = 0
 	}
 }
 

@@ -1,0 +1,274 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tidegate/tidegate/balance"
+)
+
+// plain is a request that opens no WebSocket, on its way to a backend and back. It is the
+// transport of a ReverseProxy of its own, which does all that HTTP asks of a proxy; plain says
+// which backend it goes to, and what becomes of it when that fails.
+type plain struct {
+	*handshake
+	pick    balance.Request
+	backend *balance.Backend // has a reservation for it; nil: none has
+	body    *requestBody     // nil: it has none
+	stream  *eventStream     // nil: its answer is none
+}
+
+// plainKey finds the request behind a dial of its transport.
+type plainKey struct{}
+
+// proxyPlain forwards a request that opens no WebSocket. What it returns is still to be
+// answered; nil means that the request has been dealt with.
+func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
+	ref, last := h.checkHead()
+	if ref == nil {
+		ref = checkPlain(h.r)
+	}
+	if ref != nil {
+		return ref
+	}
+	if last {
+		w.Header().Set("Connection", "close")
+	}
+	if !h.route.allows(h.r) {
+		return refuse(http.StatusForbidden, "origin", "this origin is not allowed")
+	}
+	if ref := h.srv.takes(); ref != nil {
+		return ref
+	}
+	p := &plain{handshake: h, pick: h.route.pool.HashOn.request(h.r, h.origin.client)}
+	if ref := p.choose(h.r.Context()); ref != nil {
+		return ref
+	}
+	h.srv.stats.requests.Add(1)
+	defer p.over()
+	control := http.NewResponseController(w)
+	if h.r.Body != http.NoBody {
+		p.body = &requestBody{in: h.r.Body, control: control, timeout: h.endpoint.Limits.RequestBodyTimeout}
+	}
+	if h.r.ProtoMajor == 1 {
+		h.conn.stream.SetProgressTimeout(h.route.WebSocket.WriteTimeout)
+	}
+	w.Header()["Content-Type"] = nil // none is made up
+	proxy := httputil.ReverseProxy{Rewrite: p.rewrite, Transport: p, ModifyResponse: p.answered, ErrorHandler: p.failed,
+		FlushInterval: flushAfter, BufferPool: &copyBuffers, ErrorLog: h.srv.httpLog}
+	proxy.ServeHTTP(w, h.r)
+	return nil
+}
+
+// flushAfter is how long a part of an answer of known length may wait for the next. What has no
+// length, event streams first of all, waits for nothing.
+const flushAfter = 5 * time.Millisecond
+
+// over ends the request, whatever became of it.
+func (p *plain) over() {
+	if p.stream != nil {
+		p.srv.streams.remove(p.stream)
+	}
+	if p.body != nil {
+		p.body.end()
+	}
+	p.release()
+	p.srv.stats.requests.Add(-1)
+	p.srv.sessions.wake()
+}
+
+func (p *plain) release() {
+	if p.backend != nil {
+		p.backend.Live.Release()
+		p.backend = nil
+	}
+}
+
+// checkPlain refuses what cannot be forwarded.
+func checkPlain(r *http.Request) *refusal {
+	switch {
+	case hasToken(r.Header["Upgrade"], "h2c"):
+		return malformed("HTTP/2 without TLS is not spoken here")
+	case r.Method == http.MethodConnect:
+		return malformed("CONNECT is for proxies of another kind")
+	case r.Method == http.MethodTrace:
+		return refuse(http.StatusMethodNotAllowed, "malformed", "TRACE is not forwarded")
+	}
+	return nil
+}
+
+// choose reserves a backend for the request.
+func (p *plain) choose(ctx context.Context) *refusal {
+	b, err := p.route.pool.pick(p.pick)
+	if err != nil {
+		p.hear(ctx) // the first word may also have come just now
+		b, err = p.route.pool.pick(p.pick)
+	}
+	switch {
+	case errors.Is(err, balance.ErrFull):
+		p.srv.stats.shed("backends_full")
+		return refuse(http.StatusServiceUnavailable, "full", "every backend has as many sessions as it may have").later()
+	case err != nil:
+		return refuse(http.StatusServiceUnavailable, resultNoBackend, "no backend takes requests").later()
+	}
+	p.backend = b
+	return nil
+}
+
+// rewrite makes the upstream request of the client's.
+func (p *plain) rewrite(pr *httputil.ProxyRequest) {
+	out := pr.Out
+	p.retarget(out.URL)
+	if p.origin.trusted {
+		// ReverseProxy drops them all.
+		named := tokens(pr.In.Header["Connection"])
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+			if values, ok := pr.In.Header[name]; ok && !slices.ContainsFunc(named, func(t string) bool { return http.CanonicalHeaderKey(t) == name }) {
+				out.Header[name] = values
+			}
+		}
+	}
+	delete(out.Header, "Upgrade") // nothing but WebSocket is switched to
+	delete(out.Header, "Connection")
+	p.edit(out.Header)
+	if p.body != nil {
+		out.Body = p.body
+		out.Trailer = pr.In.Trailer // filled when the body has been read
+	}
+	pr.Out = out.WithContext(context.WithValue(out.Context(), plainKey{}, p))
+}
+
+// retarget sets the target of the upstream request: as the client wrote it, but for the pool's
+// own prefix.
+func (p *plain) retarget(u *url.URL) {
+	*u = url.URL{Scheme: "http", Path: p.r.URL.Path, RawPath: p.r.URL.RawPath, RawQuery: p.r.URL.RawQuery, ForceQuery: p.r.URL.ForceQuery}
+	if p.route.pool.Upstream.Path == "" {
+		return
+	}
+	if t, err := url.ParseRequestURI(p.target()); err == nil {
+		u.Path, u.RawPath = t.Path, t.RawPath
+	}
+}
+
+// RoundTrip asks backends until one answers: http.RoundTripper.
+func (p *plain) RoundTrip(out *http.Request) (*http.Response, error) {
+	view := p.route.pool
+	for try := 0; ; try++ {
+		out.URL.Host, out.Host = p.backend.Addr, p.host(p.backend)
+		res, err := view.transport.RoundTrip(out)
+		if err == nil {
+			view.health.RequestDone(p.backend)
+			return res, nil
+		}
+		last, ref := p.blame(err)
+		if ref != nil {
+			return nil, ref
+		}
+		if try >= view.Upstream.Retries || !p.again(last) || p.late() {
+			return nil, p.unreachable(last)
+		}
+		p.pick.Tried = append(p.pick.Tried, p.backend)
+		p.release()
+		if p.choose(p.r.Context()) != nil {
+			return nil, p.unreachable(last)
+		}
+	}
+}
+
+// blame finds out whose fault the end of an attempt is: the client's, for which it returns the
+// answer, or the backend's.
+func (p *plain) blame(err error) (*failure, *refusal) {
+	if p.body != nil {
+		if ref := p.body.refusal(); ref != nil {
+			return nil, ref
+		}
+	}
+	if p.r.Context().Err() != nil {
+		return nil, refuse(statusClientGone, "client_gone", "the client went away")
+	}
+	last := fail(balance.FailureHandshake, err)
+	errors.As(err, &last)
+	p.route.pool.health.RequestFailed(p.backend, last.kind, err)
+	p.srv.noise.Warn("backend failed", zap.String("route", p.route.Name), zap.String("pool", p.route.pool.Name),
+		zap.String("backend", p.backend.ID), zap.String("address", p.backend.Addr), zap.Stringer("kind", last.kind), zap.Error(err))
+	return last, nil
+}
+
+// again reports whether another backend may get the request: the first one has seen nothing of
+// it, or there is no harm in asking twice (RFC 9110 §9.2.1).
+func (p *plain) again(last *failure) bool {
+	if last.dialling {
+		return true
+	}
+	switch p.r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return p.body == nil && last.kind != balance.FailureTimeout
+	}
+	return false
+}
+
+// late reports whether the time for all attempts together is up.
+func (p *plain) late() bool {
+	total := p.route.pool.Upstream.TotalTimeout
+	return total > 0 && time.Since(p.start) >= total
+}
+
+func (p *plain) unreachable(last *failure) *refusal {
+	if last.kind == balance.FailureTimeout {
+		return refuse(http.StatusGatewayTimeout, "backend_timeout", "no backend answered in time")
+	}
+	return refuse(http.StatusBadGateway, "backend_"+last.kind.String(), "no backend gave an answer")
+}
+
+// answered looks at an answer before it goes to the client.
+func (p *plain) answered(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body.Close()
+		last := fail(balance.FailureHandshake, errors.New("it switched protocols unasked"))
+		p.route.pool.health.RequestFailed(p.backend, last.kind, last)
+		return p.unreachable(last)
+	}
+	res.Header.Del(p.route.pool.LoadHeader)
+	if isEventStream(res.Header) {
+		p.stream = newEventStream(res.Body, p.backend.Live)
+		res.Body = p.stream
+		p.srv.streams.add(p.stream)
+		if p.srv.stopping.Load() {
+			p.stream.end() // perhaps behind the list that the shutdown goes by
+		}
+	}
+	p.route.stats.request(res.StatusCode)
+	if line := p.srv.log.Check(zap.DebugLevel, "request"); line != nil {
+		line.Write(zap.String("route", p.route.Name), zap.String("backend", p.backend.ID), zap.Stringer("client_ip", p.origin.client),
+			zap.String("method", p.r.Method), zap.String("path", bounded(p.r.URL.Path)), zap.Int("status", res.StatusCode),
+			zap.String("request_id", p.requestID), zap.Duration("after", time.Since(p.start)))
+	}
+	return nil
+}
+
+// failed answers a request to which no backend has.
+func (p *plain) failed(w http.ResponseWriter, _ *http.Request, err error) {
+	var ref *refusal
+	if !errors.As(err, &ref) {
+		ref = malformed("%s", err) // ReverseProxy's own words, of the request
+	}
+	p.route.stats.request(ref.status)
+	delete(w.Header(), "Content-Type")
+	p.refused(w, ref)
+}
+
+// copyBuffers are what answers are copied through.
+var copyBuffers = bufferPool{sync.Pool{New: func() any { return new([32 << 10]byte) }}}
+
+type bufferPool struct{ sync.Pool }
+
+func (b *bufferPool) Get() []byte  { return b.Pool.Get().(*[32 << 10]byte)[:] }
+func (b *bufferPool) Put(p []byte) { b.Pool.Put((*[32 << 10]byte)(p)) }
