@@ -32,9 +32,9 @@ func TestMedian(t *testing.T) {
 
 // made are results with round figures.
 func made() *results {
-	r := &results{Started: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Command: "bin/bench -quick", Rounds: 3, Duration: 2.5, Settle: 8,
+	r := &results{heading: heading{Started: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Command: "bin/bench -quick", Rounds: 3, Duration: 2.5, Settle: 8,
 		Machine: machine{CPU: "Some CPU", Cores: 2, Memory: 8 << 30, Kernel: "6.1", System: "Some Linux", Go: "go1.26", Load: "0.01 0.02 0.03",
-			Versions: map[string]string{"tidegate": "tidegate v1", "haproxy": "HAProxy 2.6", "nginx": "nginx 1.22"}}}
+			Versions: map[string]string{"tidegate": "tidegate v1", "haproxy": "HAProxy 2.6", "nginx": "nginx 1.22"}}}}
 	add := func(measure, setting string, values map[string]float64) {
 		proxy, _, _ := strings.Cut(setting, ",")
 		for round := range 3 { // around the middle one
@@ -54,6 +54,11 @@ func made() *results {
 		add(measure, "haproxy, edge-triggered", map[string]float64{valueCPU: cpu * 0.9, valueRate: 91_000, valueOthers: 0.02})
 		add(measure, "nginx", map[string]float64{valueCPU: cpu * 1.1, valueRate: 80_000, valueOthers: 0.03})
 		add(measure, "tidegate", map[string]float64{valueCPU: cpu * 0.75, valueRate: 99_000, valueOthers: 0.01})
+	}
+	add("http-64", "direct", map[string]float64{valueRate: 60_000})
+	for setting, cpu := range map[string]float64{"haproxy": 15, "nginx": 18, "nginx, proxy_buffering": 17, "caddy": 80, "tidegate": 40} {
+		add("http-64", setting, map[string]float64{valueCPU: cpu, valueRate: 1e6 / cpu})
+		add("https-64", setting, map[string]float64{valueCPU: 2 * cpu, valueRate: 5e5 / cpu})
 	}
 	for _, setting := range []string{"direct", "haproxy", "haproxy, splice-auto", "nginx", "tidegate"} {
 		add("ws-latency", setting, map[string]float64{valueP50: 100 + float64(len(setting)), valueP99: 1234})
@@ -78,6 +83,9 @@ func TestPage(t *testing.T) {
 			s.Problem = "5 × reset"
 		}
 	}
+	r.Later = []*later{{heading: heading{Started: r.Started, Command: "bin/bench -only ^https", Rounds: 5, Duration: 1,
+		Machine: machine{Load: "0.5 0.4 0.3", Versions: map[string]string{"tidegate": "tidegate v2", "nginx": "nginx 1.22", "caddy": "Caddy v2"}}},
+		Measures: []string{"https-64", "http-64"}}}
 	path := filepath.Join(t.TempDir(), "samples.json")
 	if err := r.write(path); err != nil {
 		t.Fatal(err)
@@ -128,9 +136,8 @@ func TestConfigurations(t *testing.T) {
 		}
 		v := struct {
 			*setting
-			Plain, Secure, Admin, Backend, Dir string
-			MaxSessions                        int
-		}{s, "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4", dir, maxSessions}
+			ends
+		}{s, ends{"127.0.0.1:50001", "127.0.0.1:50002", "127.0.0.1:50003", "127.0.0.1:50004", dir, maxSessions}}
 		text, err := render(s.template, v)
 		if err != nil {
 			t.Fatal(err)
@@ -140,6 +147,9 @@ func TestConfigurations(t *testing.T) {
 		}
 		seen[string(text)] = s.name
 		for _, addr := range []string{v.Plain, v.Secure, v.Backend} {
+			if s.proxy == "caddy" { // its sites are ports
+				addr = strings.TrimPrefix(addr, "127.0.0.1")
+			}
 			if !bytes.Contains(text, []byte(addr)) {
 				t.Errorf("%s: %s is not there", s.name, addr)
 			}
@@ -207,14 +217,15 @@ func TestMeasures(t *testing.T) {
 		}
 		seen[m.name] = true
 	}
-	if len(seen) != 18 {
+	if len(seen) != 23 {
 		t.Errorf("%d measures", len(seen))
 	}
 }
 
 func TestFlags(t *testing.T) {
 	for _, args := range [][]string{{"-nope"}, {"more"}, {"-only", "("}, {"-proxies", "["}, {"-sessions", "3,2"}, {"-sessions", "10000"},
-		{"-rounds", "0"}, {"-notes", "n.md"}, {"-duration", "0s"}, {"-load-core", "0"}} {
+		{"-rounds", "0"}, {"-notes", "n.md"}, {"-duration", "0s"}, {"-merge", "a"}, {"-into", "a"},
+		{"-merge", "a", "-into", "b", "-render", "b"}, {"-load-core", "0"}} {
 		_, err := parse(args)
 		if _, wrong := errors.AsType[*usageError](err); !wrong {
 			t.Errorf("%v: %v", args, err)
@@ -223,6 +234,18 @@ func TestFlags(t *testing.T) {
 	o, err := parse([]string{"-quick", "-only", "echo"})
 	if err != nil || o.rounds != 1 || len(o.sessions) != 1 || !o.only.MatchString("ws-echo-64") {
 		t.Errorf("%+v %v", o, err)
+	}
+}
+
+func TestCaddyVersion(t *testing.T) {
+	for info, want := range map[string]string{
+		"go1.26\npath\tx\nbuild\t-trimpath=true\ndep\tgithub.com/caddyserver/caddy/v2\tv2.11.9\th1:jct=\n": "Caddy v2.11.9",
+		"mod\tgithub.com/caddyserver/caddy/v2\tv2.1.0\t\n":                                                 "Caddy v2.1.0",
+		"nothing": "",
+	} {
+		if got := caddyVersion(info); got != want {
+			t.Errorf("%q: %q, want %q", info, got, want)
+		}
 	}
 }
 

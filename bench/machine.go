@@ -43,8 +43,20 @@ func readMachine(ctx context.Context, o *options) machine {
 	version("haproxy", func(s string) string {
 		return strings.TrimSuffix(firstLine(s), " - https://haproxy.org/") + ", " + lineWith(s, "Running on OpenSSL")
 	}, o.haproxy, "-vv")
+	if o.caddy != "" { // "caddy version" knows only that of a released binary
+		version("caddy", caddyVersion, o.caddy, "build-info")
+	}
 	version("nginx", func(s string) string { return firstLine(s) + ", " + lineWith(s, "OpenSSL") }, o.nginx, "-V")
 	return m
+}
+
+// caddyVersion is in what the binary was built of: "dep", the module, its version.
+func caddyVersion(info string) string {
+	words := strings.Fields(lineWith(info, "\tgithub.com/caddyserver/caddy/v2\t"))
+	if len(words) < 3 {
+		return ""
+	}
+	return "Caddy " + words[2]
 }
 
 func readFile(path string) []byte {

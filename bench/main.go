@@ -26,8 +26,10 @@ type options struct {
 	rounds                   int
 	out, results             string
 	render, notes            string
+	merge, into              string // files of samples
 	proxyCore, loadCore      int
 	tidegate, haproxy, nginx string
+	caddy                    string // empty: built when it is needed
 	duration, warmup         time.Duration
 	settle                   time.Duration
 	sessions                 []int // of the memory measures
@@ -67,11 +69,14 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.results, "results", "bench/results", "directory for the samples (JSON)")
 	f.StringVar(&o.render, "render", "", "measure nothing, make the page of this file of samples")
 	f.StringVar(&o.notes, "notes", "", "with -render: put this Markdown into the page, what the figures do not say")
+	f.StringVar(&o.merge, "merge", "", "measure nothing, take the samples of this file over into those of -into")
+	f.StringVar(&o.into, "into", "", "with -merge: the file that gets them, in the place of its own of the same measures")
 	f.IntVar(&o.proxyCore, "proxy-core", 0, "core of the proxies")
 	f.IntVar(&o.loadCore, "load-core", 1, "core of the load generator and the backend")
 	f.StringVar(&o.tidegate, "tidegate", "", "measure this binary instead of building one")
 	f.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy to measure")
 	f.StringVar(&o.nginx, "nginx", "nginx", "the nginx to measure")
+	f.StringVar(&o.caddy, "caddy", "", "the Caddy to measure plain requests with, instead of building one")
 	f.DurationVar(&o.duration, "duration", time.Second, "measured time of each run under load")
 	f.DurationVar(&o.warmup, "warmup", 300*time.Millisecond, "time before it under the same load")
 	f.DurationVar(&o.settle, "settle", 8*time.Second, "silence before memory is read")
@@ -115,6 +120,9 @@ func (o *options) check(only, proxies, sessions string) (err error) {
 	if o.notes != "" && o.render == "" {
 		return &usageError{errors.New("-notes goes with -render")}
 	}
+	if (o.merge == "") != (o.into == "") || o.merge != "" && o.render != "" {
+		return &usageError{errors.New("-merge and -into go together, and not with -render")}
+	}
 	if o.rounds < 1 || o.duration <= 0 || o.proxyCore == o.loadCore {
 		return &usageError{errors.New("-rounds and -duration are positive, and the cores are two")}
 	}
@@ -122,6 +130,9 @@ func (o *options) check(only, proxies, sessions string) (err error) {
 }
 
 func run(o *options) error {
+	if o.merge != "" {
+		return merge(o.merge, o.into)
+	}
 	if o.render != "" {
 		r, err := readResults(o.render)
 		if err != nil {

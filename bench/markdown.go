@@ -27,6 +27,7 @@ func (r *results) page(w io.Writer, notes string) {
 	p.cpu()
 	p.latency()
 	p.throughput()
+	p.requests()
 	p.idle()
 	p.growth()
 	if notes := strings.TrimSpace(notes); notes != "" {
@@ -50,7 +51,7 @@ func (p *page) head() {
 	p.printf("| | |\n|---|---|\n")
 	p.printf("| machine | %s, %d cores, %.0f GiB |\n", m.CPU, m.Cores, float64(m.Memory)/(1<<30))
 	p.printf("| system | %s, Linux %s, %s |\n", m.System, m.Kernel, m.Go)
-	for _, name := range []string{"tidegate", "haproxy", "nginx"} {
+	for _, name := range versioned {
 		if v := m.Versions[name]; v != "" {
 			p.printf("| %s | %s |\n", name, v)
 		}
@@ -59,6 +60,7 @@ func (p *page) head() {
 	p.printf("Figures are medians over rounds (%d) of %.3g s each. HAProxy and nginx are shown with the cheapest of their settings\n"+
 		"(named where it is not the first one). Ratios are Tidegate's figure over the other's: lower is better;\n"+
 		"behind them is what Tidegate is to reach, and ✗ where it does not.\n\n", r.Rounds, r.Duration)
+	p.later()
 }
 
 // of returns the measures of a kind that have samples.
@@ -130,21 +132,8 @@ func (p *page) throughput() {
 		return
 	}
 	p.printf("## What went through\n\nMessages or connections per second with the load generator and the backend sharing one core. Where a proxy\n" +
-		"comes near to direct, the other core is the limit and not the proxy.\n\n" +
-		"| | direct | HAProxy | nginx | Tidegate |\n|---|---|---|---|---|\n")
-	for _, m := range rows {
-		p.printf("| %s", m.title)
-		for _, proxy := range []string{"direct", "haproxy", "nginx", "tidegate"} {
-			// Of the setting with the least CPU time; direct has none.
-			f := p.r.cheapest(m.name, proxy, valueCPU, 0)
-			if !f.ok {
-				f.setting = proxy
-			}
-			p.printf(" | %s", whole(p.r.settingMedian(m.name, f.setting, valueRate, 0)))
-		}
-		p.printf(" |\n")
-	}
-	p.printf("\n")
+		"comes near to direct, the other core is the limit and not the proxy.\n\n")
+	p.rates(rows, "direct", "haproxy", "nginx", "tidegate")
 }
 
 // sessions are the numbers of idle sessions that were measured.

@@ -14,6 +14,7 @@ const (
 	perConnection             // CPU µs of the proxy for a connection, opened and closed
 	atFixedRate               // latency percentiles
 	idleSessions              // memory and CPU of idle sessions
+	perRequest                // CPU µs of the proxy for a plain HTTP request
 )
 
 // measure is one thing that is measured with every proxy.
@@ -23,6 +24,7 @@ type measure struct {
 	secure      bool
 	load        load.Options
 	memory      *idle
+	requests    *requests
 	// targets are what Tidegate's figure over that proxy's is to be at most.
 	targets map[string]float64
 }
@@ -37,6 +39,7 @@ const (
 	latencyRate        = 20_000
 	latencyConnections = 100
 	connectors         = 16
+	requestConnections = 64
 )
 
 func measures() []*measure {
@@ -100,7 +103,27 @@ func measures() []*measure {
 		m.kind = idleSessions
 		add(m)
 	}
-	return all
+	return append(all, requestMeasures()...)
+}
+
+// requestMeasures are of plain HTTP requests, Caddy among the proxies.
+func requestMeasures() []*measure {
+	caddy := map[string]float64{"caddy": 1.00}
+	return []*measure{
+		{name: "http-64", title: "http 64 B", kind: perRequest, requests: &requests{size: 64}, targets: caddy},
+		{name: "http-16384", title: "http 16 KiB", kind: perRequest, requests: &requests{size: 16 << 10}, targets: caddy},
+		{name: "http-post-1024", title: "http POST 1 KiB", kind: perRequest, requests: &requests{size: 64, post: 1 << 10}, targets: caddy},
+		{name: "https-64", title: "https 64 B", kind: perRequest, secure: true, requests: &requests{size: 64}, targets: caddy},
+		{name: "https-16384", title: "https 16 KiB", kind: perRequest, secure: true, requests: &requests{size: 16 << 10}, targets: caddy},
+	}
+}
+
+// size is how many bytes the messages or answers have, 0 if there are none.
+func (m *measure) size() int {
+	if m.requests != nil {
+		return m.requests.size
+	}
+	return m.load.Size
 }
 
 func scheme(secure bool) string {
@@ -111,9 +134,11 @@ func scheme(secure bool) string {
 }
 
 // url is where a measure connects.
-func (p *proxy) url(secure bool) string {
+func (p *proxy) url(secure bool) string { return scheme(secure) + "://" + p.addr(secure) + "/" }
+
+func (p *proxy) addr(secure bool) string {
 	if secure {
-		return "wss://" + p.secure + "/"
+		return p.secure
 	}
-	return "ws://" + p.plain + "/"
+	return p.plain
 }

@@ -34,12 +34,12 @@ const (
 // that before the first session. At the last number the CPU time is counted too, with
 // clients that ping.
 func (b *bench) rest(ctx context.Context, m *measure, s *setting) error {
-	p, err := b.startProxy(ctx, s)
+	p, err := b.startProxy(ctx, s, b.sessions)
 	if err != nil {
 		return err
 	}
 	defer p.end()
-	if err := b.wait(ctx, b.o.settle); err != nil {
+	if err := sleep(ctx, b.o.settle); err != nil {
 		return err
 	}
 	before, err := p.memory()
@@ -59,7 +59,7 @@ func (b *bench) rest(ctx context.Context, m *measure, s *setting) error {
 			return fmt.Errorf("%s through %s: %w", m.name, s.name, err)
 		}
 		open = n
-		if err := b.wait(ctx, b.o.longer(b.o.settle, m.memory.settle)); err != nil {
+		if err := sleep(ctx, b.o.longer(b.o.settle, m.memory.settle)); err != nil {
 			return err
 		}
 		held, err := p.memory()
@@ -97,7 +97,7 @@ func (b *bench) keepIdle(ctx context.Context, m *measure, p *proxy, n int, held 
 			return err
 		}
 		begin := time.Now()
-		if err := b.wait(ctx, watch); err != nil {
+		if err := sleep(ctx, watch); err != nil {
 			return err
 		}
 		to, err := cpuTime(p.worker())
@@ -144,7 +144,7 @@ func (b *bench) openGroup(ctx context.Context, groups *sync.WaitGroup, m *measur
 	}
 }
 
-func (b *bench) wait(ctx context.Context, d time.Duration) error {
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
 		return nil

@@ -92,6 +92,14 @@ func (p *process) worker() int {
 	return p.pid()
 }
 
+// cpuTime is what the serving process has used so far; without a proxy it is nothing.
+func (p *proxy) cpuTime() (time.Duration, error) {
+	if p.process == nil {
+		return 0, nil
+	}
+	return cpuTime(p.worker())
+}
+
 // tail keeps the last of what is written to it.
 type tail struct {
 	mu sync.Mutex

@@ -15,10 +15,10 @@ import (
 
 // The values of samples.
 const (
-	valueCPU      = "cpu_us"         // of the proxy, per message or connection
+	valueCPU      = "cpu_us"         // of the proxy, per message, connection or request
 	valueP50      = "p50_us"         // latency
 	valueP99      = "p99_us"         // latency
-	valueRate     = "per_second"     // messages or connections
+	valueRate     = "per_second"     // messages, connections or requests
 	valueOthers   = "others_share"   // of the proxy's core, used by others
 	valueSessions = "sessions"       // idle
 	valueRSS      = "rss_bytes"      // per session
@@ -51,8 +51,8 @@ func (s *sample) String() string {
 	return strings.Join(all, "  ")
 }
 
-// results is a run of this program.
-type results struct {
+// heading is what a run was.
+type heading struct {
 	Started  time.Time `json:"started"`
 	Command  string    `json:"command"`
 	Machine  machine   `json:"machine"`
@@ -60,12 +60,24 @@ type results struct {
 	Duration float64   `json:"duration_seconds"`
 	Warmup   float64   `json:"warmup_seconds"`
 	Settle   float64   `json:"settle_seconds"`
-	Samples  []*sample `json:"samples"`
+}
+
+// results is a run of this program, or one into which others have been merged.
+type results struct {
+	heading
+	Later   []*later  `json:"later,omitempty"`
+	Samples []*sample `json:"samples"` // the last field, see write
+}
+
+// later is a run that has given samples to another one's.
+type later struct {
+	heading
+	Measures []string `json:"measures"`
 }
 
 func newResults(ctx context.Context, o *options) *results {
-	return &results{Started: time.Now().UTC().Truncate(time.Second), Command: o.command, Machine: readMachine(ctx, o), Rounds: o.rounds,
-		Duration: o.duration.Seconds(), Warmup: o.warmup.Seconds(), Settle: o.settle.Seconds()}
+	return &results{heading: heading{Started: time.Now().UTC().Truncate(time.Second), Command: o.command, Machine: readMachine(ctx, o),
+		Rounds: o.rounds, Duration: o.duration.Seconds(), Warmup: o.warmup.Seconds(), Settle: o.settle.Seconds()}}
 }
 
 // write writes JSON, a sample on each line.

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	cryptotls "crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,14 +20,19 @@ import (
 
 // bench is one run of this program.
 type bench struct {
-	o                           *options
-	dir                         string // temporary
-	roots                       *x509.CertPool
-	backends                    []*process
-	plainBackend, secureBackend string
-	results                     *results
-	began                       time.Time
+	o         *options
+	dir       string // temporary
+	roots     *x509.CertPool
+	processes []*process // of sessions
+	sessions  backend
+	answers   []*answers
+	requests  backend
+	results   *results
+	began     time.Time
 }
+
+// backend is where proxies lead; the address with TLS is for the measures without a proxy.
+type backend struct{ plain, secure string }
 
 // newBench prepares what all measures need. The caller closes it.
 func newBench(ctx context.Context, o *options) (b *bench, err error) {
@@ -60,12 +68,41 @@ func newBench(ctx context.Context, o *options) (b *bench, err error) {
 			return b, err
 		}
 	}
+	if b.needsCaddy() {
+		if o.caddy, err = buildCaddy(ctx, o); err != nil {
+			return b, err
+		}
+	}
 	b.results = newResults(ctx, o)
-	return b, b.startBackends(ctx)
+	return b, errors.Join(b.startBackends(ctx), b.startAnswers())
 }
 
-// startBackends runs the backend of the proxies, and one with TLS for the measures
-// without a proxy.
+// needsCaddy tells whether a Caddy has to be built.
+func (b *bench) needsCaddy() bool {
+	return b.o.caddy == "" && slices.ContainsFunc(b.o.measures(), func(m *measure) bool {
+		return b.o.only.MatchString(m.name) &&
+			slices.ContainsFunc(b.chosen(m), func(s *setting) bool { return s.proxy == "caddy" })
+	})
+}
+
+// startAnswers runs the backends of plain requests.
+func (b *bench) startAnswers() error {
+	pair, err := cryptotls.LoadX509KeyPair(filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem"))
+	if err != nil {
+		return err
+	}
+	for _, config := range []*cryptotls.Config{nil, {Certificates: []cryptotls.Certificate{pair}}} {
+		a, err := newAnswers(config)
+		if err != nil {
+			return err
+		}
+		b.answers = append(b.answers, a)
+	}
+	b.requests = backend{b.answers[0].addr(), b.answers[1].addr()}
+	return nil
+}
+
+// startBackends runs the backends of sessions.
 func (b *bench) startBackends(ctx context.Context) error {
 	for _, secure := range []bool{false, true} {
 		addr, err := freeAddr()
@@ -73,19 +110,16 @@ func (b *bench) startBackends(ctx context.Context) error {
 			return err
 		}
 		args := []string{b.o.tidegate, "bench", "serve", "--listen", addr, "--workers", "1"}
-		if b.plainBackend == "" {
-			b.plainBackend = addr
-		} else {
-			b.secureBackend = addr
-		}
+		b.sessions.plain = cmp.Or(b.sessions.plain, addr)
 		if secure {
+			b.sessions.secure = addr
 			args = append(args, "--tls-cert", filepath.Join(b.dir, "cert.pem"), "--tls-key", filepath.Join(b.dir, "key.pem"))
 		}
 		p, err := start("backend", b.o.loadCore, args...)
 		if err != nil {
 			return err
 		}
-		b.backends = append(b.backends, p)
+		b.processes = append(b.processes, p)
 		if err := p.ready(ctx, addr); err != nil {
 			return err
 		}
@@ -94,30 +128,39 @@ func (b *bench) startBackends(ctx context.Context) error {
 }
 
 func (b *bench) close() {
-	for _, p := range b.backends {
+	for _, p := range b.processes {
 		p.stop()
+	}
+	for _, a := range b.answers {
+		a.close()
 	}
 	if b.dir != "" {
 		os.RemoveAll(b.dir)
 	}
 }
 
-// all runs the measures under load in rounds, then those of idle sessions.
+// all runs the measures under load in rounds, then plain requests in rounds, then the
+// measures of idle sessions.
 func (b *bench) all(ctx context.Context) error {
-	var loaded, resting []*measure
+	var loaded, plain, resting []*measure
 	for _, m := range b.o.measures() {
 		switch {
 		case !b.o.only.MatchString(m.name):
+		case m.requests != nil:
+			plain = append(plain, m)
 		case m.memory != nil:
 			resting = append(resting, m)
 		default:
 			loaded = append(loaded, m)
 		}
 	}
-	if len(loaded)+len(resting) == 0 {
+	if len(loaded)+len(plain)+len(resting) == 0 {
 		return &usageError{fmt.Errorf("-only %s: no measure has such a name (see -only list)", b.o.only)}
 	}
-	if err := b.rounds(ctx, loaded); err != nil {
+	if err := b.rounds(ctx, loaded, b.sessions); err != nil {
+		return err
+	}
+	if err := b.rounds(ctx, plain, b.requests); err != nil {
 		return err
 	}
 	for _, m := range resting {
@@ -136,15 +179,15 @@ func (b *bench) all(ctx context.Context) error {
 // chosen are the settings to try with a measure; a quick run tries no variants.
 func (b *bench) chosen(m *measure) (some []*setting) {
 	for _, s := range b.o.settings() {
-		if b.o.proxies.MatchString(s.proxy) && (s.where == nil || s.where(m) && !b.o.quick) {
+		if b.o.proxies.MatchString(s.proxy) && (s.where == nil || s.where(m)) && !(b.o.quick && s.where != nil && s.variant()) {
 			some = append(some, s)
 		}
 	}
 	return some
 }
 
-// rounds keeps all proxies running; the ones that are not measured idle.
-func (b *bench) rounds(ctx context.Context, some []*measure) error {
+// rounds keeps all proxies of a backend running; the ones that are not measured idle.
+func (b *bench) rounds(ctx context.Context, some []*measure, to backend) error {
 	running := map[string]*proxy{}
 	defer func() {
 		for _, p := range running {
@@ -156,7 +199,7 @@ func (b *bench) rounds(ctx context.Context, some []*measure) error {
 			if running[s.name] != nil {
 				continue
 			}
-			p, err := b.startProxy(ctx, s)
+			p, err := b.startProxy(ctx, s, to)
 			if err != nil {
 				return err
 			}
@@ -179,30 +222,49 @@ func (b *bench) rounds(ctx context.Context, some []*measure) error {
 
 // one runs one measure with one proxy once.
 func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error {
-	o := m.load
-	o.URL, o.TLS = p.url(m.secure), b.tls()
-	o.Duration, o.Warmup = b.o.duration, b.o.warmup
-	if p.process != nil {
-		o.CPUOf = p.worker()
-	}
 	runtime.GC() // not in the middle
 	debug.FreeOSMemory()
-	var began time.Duration // CPU time of the proxy before the run
-	if p.process != nil {
-		var err error
-		if began, err = cpuTime(p.worker()); err != nil {
-			return err
-		}
+	began, err := p.cpuTime() // before the run
+	if err != nil {
+		return err
 	}
 	before := readCores()
-	r, err := load.Run(ctx, o)
+	s := &sample{Measure: m.name, Proxy: p.proxy, Setting: p.name, Round: round, Values: map[string]float64{}}
+	if m.requests != nil {
+		err = b.plainRequests(ctx, m, p, s)
+	} else {
+		err = b.messages(ctx, m, p, s)
+	}
 	if err != nil {
 		if p.process != nil && p.stderr.String() != "" {
 			err = fmt.Errorf("%w (it says: %s)", err, p.stderr.String())
 		}
 		return fmt.Errorf("%s through %s: %w", m.name, p.name, err)
 	}
-	s := &sample{Measure: m.name, Proxy: p.proxy, Setting: p.name, Round: round, Values: map[string]float64{}, Problem: problem(m, r)}
+	if p.process != nil {
+		ended, err := p.cpuTime()
+		if err != nil {
+			return err
+		}
+		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, (ended - began).Seconds())
+	}
+	b.keep(s)
+	return nil
+}
+
+// messages is one run of sessions under load.
+func (b *bench) messages(ctx context.Context, m *measure, p *proxy, s *sample) error {
+	o := m.load
+	o.URL, o.TLS = p.url(m.secure), b.tls()
+	o.Duration, o.Warmup = b.o.duration, b.o.warmup
+	if p.process != nil {
+		o.CPUOf = p.worker()
+	}
+	r, err := load.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	s.Problem = problem(m, r)
 	s.Values[valueRate] = r.Messages.PerSecond
 	switch m.kind {
 	case perMessage:
@@ -213,14 +275,28 @@ func (b *bench) one(ctx context.Context, m *measure, p *proxy, round int) error 
 		s.Values[valueP50], s.Values[valueP99] = r.Latency.P50*1e6, r.Latency.P99*1e6
 	}
 	if r.CPU != nil {
-		ended, err := cpuTime(p.worker())
-		if err != nil {
-			return err
-		}
-		s.Values[valueOthers] = before.othersOf(readCores(), b.o.proxyCore, (ended - began).Seconds())
 		s.keepCPU(r.CPU)
 	}
-	b.keep(s)
+	return nil
+}
+
+// plainRequests is one run of plain HTTP requests.
+func (b *bench) plainRequests(ctx context.Context, m *measure, p *proxy, s *sample) error {
+	var config *cryptotls.Config
+	if m.secure {
+		config = b.tls()
+	}
+	r, err := m.requests.run(ctx, p.addr(m.secure), config, b.o, p.cpuTime)
+	if err != nil {
+		return err
+	}
+	s.Problem = r.problem(m)
+	if r.answers > 0 {
+		s.Values[valueRate] = r.perSecond
+	}
+	if p.process != nil {
+		s.keepCPU(&load.CPU{Seconds: r.cpu.Seconds(), Messages: r.answers, PerMessage: r.cpu.Seconds() / float64(r.answers)})
+	}
 	return nil
 }
 
@@ -266,10 +342,18 @@ func problem(m *measure, r *load.Report) string {
 	if r.Schedule.Share > 0.05 {
 		say("%.0f%% sent late", 100*r.Schedule.Share)
 	}
-	if t := r.TLS; m.secure && (t == nil || t.Version != "TLS 1.3" || t.CipherSuite != "TLS_AES_128_GCM_SHA256" || t.Curve != "X25519" || t.Resumed > 0) {
-		say("TLS is %+v", t)
+	if s := tlsProblem(m, r.TLS); s != "" {
+		say("%s", s)
 	}
 	return strings.Join(all, "; ")
+}
+
+// tlsProblem says that another TLS was spoken than by the others.
+func tlsProblem(m *measure, t *load.TLS) string {
+	if m.secure && (t == nil || t.Version != "TLS 1.3" || t.CipherSuite != "TLS_AES_128_GCM_SHA256" || t.Curve != "X25519" || t.Resumed > 0) {
+		return fmt.Sprintf("TLS is %+v", t)
+	}
+	return ""
 }
 
 // keep takes a sample and shows it.

@@ -66,3 +66,14 @@ func buildTidegate(ctx context.Context, dir string, o *options) (string, error) 
 	}
 	return path, nil
 }
+
+// buildCaddy builds Caddy, or finds the one that was built before, on both cores.
+func buildCaddy(ctx context.Context, o *options) (string, error) {
+	cmd := exec.CommandContext(ctx, "taskset", "-c", fmt.Sprintf("%d,%d", o.proxyCore, o.loadCore), "bench/caddy/build.sh")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("building caddy (run this where go.mod is, or see -caddy): %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
