@@ -74,7 +74,7 @@ func (b *requestBody) refusal() *refusal {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(http.StatusRequestTimeout, "malformed", "the body of the request did not come in time")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return refuse(statusClientGone, "client_gone", "the client went away")
+		return malformed("the body of the request ends before its end")
 	}
 	return malformed("the body of the request cannot be read: %s", err)
 }

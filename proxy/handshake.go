@@ -102,7 +102,7 @@ func (h *handshake) refused(w http.ResponseWriter, ref *refusal) {
 	h.srv.noise.Info("refused", zap.String("listener", h.endpoint.Name), zap.String("route", name), zap.Stringer("client", h.conn.remote),
 		zap.Stringer("client_ip", h.origin.client), zap.String("host", h.r.Host), zap.String("path", bounded(h.r.URL.Path)), zap.Int("status", ref.status), zap.String("reason", ref.text))
 	if ref.status == statusClientGone {
-		return
+		panic(http.ErrAbortHandler) // net/http would answer 200, which half a client may read
 	}
 	h.boundBody(w)
 	if d := h.endpoint.Limits.HandshakeTimeout; d > 0 {

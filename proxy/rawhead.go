@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,14 +18,14 @@ import (
 // stops, and the request at which it did must be the connection's last one.
 type headGuard struct {
 	mu      sync.Mutex
-	line    []byte // of the present head, its beginning
+	line    []byte // the present one, see keep
 	first   bool   // of the request line
 	heads   int    // that are complete
 	skip    int64  // bytes of a body
 	lengths int    // Content-Length headers of the present head
 	length  int64  // by the last of them; negative: none that could be read
 	coded   bool   // it has a Transfer-Encoding
-	old     bool   // it is HTTP/1.0
+	old     bool   // it is older than HTTP/1.1
 	stopped int    // the number of the head at which it stopped; 0: it goes on
 	why     string // that head is refused for; empty: it is not
 }
@@ -50,7 +51,7 @@ func (g *headGuard) watch(p []byte) {
 		if end >= 0 {
 			part = p[:end]
 		}
-		g.line = append(g.line, part[:min(len(part), maxGuardedLine-len(g.line))]...)
+		g.keep(part)
 		if end < 0 {
 			return
 		}
@@ -59,13 +60,26 @@ func (g *headGuard) watch(p []byte) {
 	}
 }
 
+// keep keeps what matters of a line: of a request line its end, of others the beginning.
+func (g *headGuard) keep(part []byte) {
+	if !g.first {
+		g.line = append(g.line, part[:min(len(part), maxGuardedLine-len(g.line))]...)
+		return
+	}
+	g.line = append(g.line, part[max(0, len(part)-maxGuardedLine):]...)
+	if over := len(g.line) - maxGuardedLine; over > 0 {
+		g.line = append(g.line[:0], g.line[over:]...)
+	}
+}
+
 // endLine deals with a whole line.
 func (g *headGuard) endLine() {
 	line := bytes.TrimSuffix(g.line, []byte("\r"))
 	switch {
 	case g.first:
-		// Whoever speaks HTTP/2 without TLS, or no HTTP at all, is net/http's to refuse.
-		g.first, g.old = false, bytes.HasSuffix(line, []byte("HTTP/1.0"))
+		// Whoever speaks no HTTP at all is net/http's to refuse.
+		major, minor, _ := http.ParseHTTPVersion(string(line[bytes.LastIndexByte(line, ' ')+1:]))
+		g.first, g.old = false, major < 1 || major == 1 && minor < 1
 	case len(line) == 0:
 		g.endHead()
 	default:
