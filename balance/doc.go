@@ -26,6 +26,8 @@
 //   - Sets and pickers are immutable. What changes between two sets (state, counts)
 //     is read at the time of the pick, so health can act without a new set.
 //   - Pick takes no lock, allocates nothing, and may be called by any goroutine.
+//   - A request with a key is answered alike under every policy: by [Request].Preferred, or by
+//     the weighted rendezvous hash of the key. What that gives never changes between versions.
 //   - A weight of 0 or less takes no new sessions. Weights count relative to each
 //     other. They are exact up to 2^30; in a set that has a larger one all are halved
 //     until the largest fits, and none falls below 1.

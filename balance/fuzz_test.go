@@ -28,6 +28,7 @@ func FuzzPool(f *testing.F) {
 	f.Add([]byte{0})
 	f.Add([]byte{0, 0, 3, 1, 0, 1, 2, 0, 2, 0, 0, 2, 1, 0, 3, 0, 4, 0, 5, 0})
 	f.Add([]byte("\x00\x03\xff\xaa\x55\x02\x02\x02\x06\x02\x06\x02\x01\x77\x00\x00\x00\x02\x02\x03\x05\x05"))
+	f.Add([]byte{0, 1, 255, 18, 19, 20, 21, 22, 33, 18, 2, 2, 16, 2, 18, 3, 52, 3, 58, 1, 9, 2, 18, 5, 0, 2, 147, 2, 180})
 	f.Add([]byte{0, 2, 255, 17, 34, 51, 68, 2, 9, 2, 8, 1, 3, 2, 7, 3, 3, 0, 6, 15, 1, 2, 3, 4, 2, 1, 2, 2, 5, 0, 4, 0, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		m := &model{t: t, registry: NewRegistry()}
@@ -111,6 +112,13 @@ func (m *model) pick(b byte) {
 	if b&128 != 0 {
 		r.Tried = m.tried
 	}
+	if b&16 != 0 {
+		r.Sticky, r.Preferred = Sticky, HashString(string(rune('a'+b>>1&7)))
+		if b&32 != 0 {
+			m.pickStrictly(p, r)
+			return
+		}
+	}
 	eligible, untried := 0, 0
 	for _, c := range p.set.Backends() {
 		if c.Weight > 0 && c.Live.Eligible() {
@@ -140,6 +148,29 @@ func (m *model) pick(b byte) {
 	}
 }
 
+// pickStrictly picks for a request that has one backend only: the preferred one, if the set has
+// that.
+func (m *model) pickStrictly(p modelPicker, r Request) {
+	r.Sticky = StrictlySticky
+	got, err := p.picker.Pick(r)
+	for _, c := range p.set.Backends() {
+		if HashString(c.ID) != r.Preferred {
+			continue
+		}
+		takes := c.Weight > 0 && c.Live.Eligible()
+		tried := slices.ContainsFunc(r.Tried, func(o *Backend) bool { return o.Live == c.Live })
+		if takes && !tried && got != c || !takes && err != ErrNoBackend || takes && tried && err != ErrAllTried {
+			m.t.Fatalf("%s, takes sessions %v, tried %v: %v, %v", c.ID, takes, tried, got, err)
+		}
+	}
+	switch {
+	case err == nil:
+		m.flying = append(m.flying, got)
+	case got != nil || err != ErrNoBackend && err != ErrAllTried:
+		m.t.Fatalf("%v, %v", got, err)
+	}
+}
+
 func (m *model) end(of *[]*Backend, b byte, how func(*Backend)) {
 	if len(*of) == 0 {
 		return
@@ -150,7 +181,8 @@ func (m *model) end(of *[]*Backend, b byte, how func(*Backend)) {
 	how(one)
 }
 
-// check holds the counts against the model, and that whatever has load is listed.
+// check holds the counts against the model, and that whatever has load is listed, and of what is
+// removed nothing else but what is drained.
 func (m *model) check() {
 	sessions, flying := map[*Live]int64{}, map[*Live]int64{}
 	for _, b := range m.sessions {
@@ -168,8 +200,8 @@ func (m *model) check() {
 			m.t.Fatalf("%s: %d sessions, %d in flight; want %d, %d", b.ID,
 				b.Live.Sessions(), b.Live.InFlight(), sessions[b.Live], flying[b.Live])
 		}
-		if b.Live.State() == StateRemoved && b.Live.Load() == 0 {
-			m.t.Fatalf("%s is removed, idle and still listed", b.ID)
+		if b.Live.State() == StateRemoved && b.Live.Load() == 0 && !b.Live.Has(Drained) {
+			m.t.Fatalf("%s is removed, idle, not drained and still listed", b.ID)
 		}
 		delete(sessions, b.Live)
 		delete(flying, b.Live)

@@ -14,9 +14,14 @@ import (
 // value is a first attempt without a hash.
 type Request struct {
 	// Hash is the [HashString] of what the pool hashes on. It counts if Hashed is set
-	// and the policy is consistent_hash.
+	// and the policy is consistent_hash. If Sticky is set it is that of the key, and
+	// counts under every policy.
 	Hash   uint64
 	Hashed bool
+	Sticky Stickiness
+	// Preferred is the HashString of the ID of the backend that a sticky request comes
+	// back to; 0: there is none.
+	Preferred uint64
 	// Tried are the backends that were already tried for this session, of this set or
 	// an earlier one. They are not picked again. Pick does not keep the slice.
 	Tried []*Backend
@@ -102,7 +107,10 @@ func New(options Options) (Policy, error) {
 	}
 	for _, p := range policies {
 		if p.name == options.Policy {
-			return func(set *Set) Picker { return p.make(entrantsOf(set, options.MaxSessions), options) }, nil
+			return func(set *Set) Picker {
+				entrants := entrantsOf(set, options.MaxSessions)
+				return newSticky(p.make(entrants, options), set, entrants)
+			}, nil
 		}
 	}
 	return nil, fmt.Errorf("%w %q, not one of %s", ErrUnknownPolicy, options.Policy, strings.Join(Policies(), ", "))
