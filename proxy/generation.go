@@ -120,6 +120,10 @@ func (n *Next) prepare(settings Settings) error {
 			errs = append(errs, fmt.Errorf("route %s: there is no pool %q", r.Name, r.Pool))
 			continue
 		}
+		if r.Sticky != nil && r.Sticky.Strict && pools[r.Pool].Rebalance.On {
+			errs = append(errs, fmt.Errorf("route %s: %w", r.Name, ErrStrict))
+			continue
+		}
 		n.gen.routes = append(n.gen.routes, newRoute(r, pools[r.Pool], n.srv.stats.route(r.Name), &n.srv.memory))
 	}
 	n.gen.table = newTable(n.gen.routes)

@@ -27,6 +27,7 @@ type handshake struct {
 	r         *http.Request
 	origin    origin
 	opening   opening
+	affinity  affinity
 	header    http.Header // of the upstream request
 	requestID string
 	start     time.Time
@@ -154,6 +155,7 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 			limits.release(h.origin.client)
 		}
 	}()
+	h.affinity = h.route.affinity(h.r, h.origin.client)
 	h.prepare()
 	u, ref := h.connect(h.r.Context())
 	if ref != nil {
@@ -185,6 +187,7 @@ func (h *handshake) edit(header http.Header) {
 	for _, name := range strippedHeaders {
 		delete(header, name)
 	}
+	h.affinity.strip(header)
 	h.requestID = setForwarded(header, h.origin, h.r)
 	for _, name := range h.route.RemoveHeaders {
 		header.Del(name)
@@ -229,6 +232,7 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 	w.Header()["Content-Type"] = nil // none is made up
 	header := endToEnd(u.res.Header)
 	header.Del(h.route.pool.LoadHeader)
+	h.affinity.tell(header, u.backend, u.res.StatusCode)
 	for name, values := range header {
 		w.Header()[name] = values
 	}
@@ -302,6 +306,7 @@ func (h *handshake) answer(u *upstream) []byte {
 		delete(out, name)
 	}
 	out.Del(h.route.pool.LoadHeader)
+	h.affinity.tell(out, u.backend, u.res.StatusCode)
 	out.Set("Upgrade", "websocket")
 	out.Set("Connection", "Upgrade")
 	if u.extension != "" {

@@ -133,7 +133,7 @@ func (h *handshake) again(u *upstream) *again {
 		return nil
 	}
 	return &again{host: h.r.Host, target: h.target(), header: kept(h.header), subprotocol: u.subprotocol,
-		pick: h.route.pool.HashOn.request(h.r, h.origin.client), outcome: make(chan engine.Moved, 1)}
+		pick: h.affinity.elsewhere(), outcome: make(chan engine.Moved, 1)}
 }
 
 // begin starts the session on its engine. No move is begun before that is known: the backend

@@ -40,6 +40,8 @@ type RebalanceView struct {
 // Errors of Server.Rebalance that have a meaning for who asks.
 var (
 	ErrHashed = errors.New("the sessions of this pool are where its hash says: they are not rebalanced")
+	// ErrStrict says that a strictly sticky route leads to a pool that is rebalanced.
+	ErrStrict = errors.New("its sessions stay with their backends, and its pool is rebalanced")
 	// ErrUnsettled is wrapped with which backend is what.
 	ErrUnsettled = errors.New("nothing is rebalanced while a backend is new or unhealthy")
 )

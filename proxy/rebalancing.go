@@ -183,10 +183,11 @@ func (r *rebalancing) begin(now time.Time) error {
 	return nil
 }
 
-// list finds the sessions of givers that can leave.
+// list finds the sessions of givers that can leave. Those of sticky routes stay: the next
+// request of their clients would go where they were.
 func (r *rebalancing) list(givers map[*balance.Live]*giver, now time.Time) {
 	all := r.pool.srv.sessions.list(func(x *Session) bool {
-		return givers[x.Backend().Live] != nil && x.age() >= r.now.MinAge && (x.Moves() || r.now.closes)
+		return givers[x.Backend().Live] != nil && !x.place.sticky && x.age() >= r.now.MinAge && (x.Moves() || r.now.closes)
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -32,7 +32,7 @@ func (r *route) place(e *endpoint) *place {
 	p, ok := r.places.Load(e)
 	if !ok {
 		p, _ = r.places.LoadOrStore(e, &place{srv: e.ln.srv, stats: r.stats, limits: e.ln.limits, moves: r.moves, health: r.pool.health, tcp: e.TCP,
-			listener: e.Name, route: r.Name, pool: r.pool.Name, traffic: &r.pool.traffic, endless: r.WebSocket.CloseTimeout == 0})
+			listener: e.Name, route: r.Name, pool: r.pool.Name, traffic: &r.pool.traffic, endless: r.WebSocket.CloseTimeout == 0, sticky: r.Sticky != nil})
 	}
 	return p.(*place)
 }

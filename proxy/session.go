@@ -56,6 +56,7 @@ type place struct {
 	health                *health.Monitor
 	listener, route, pool string
 	endless               bool // no close_timeout: the end may take for ever
+	sticky                bool // the route's requests have their backends
 }
 
 // SessionInfo is what is known of a session from its beginning on.

@@ -91,7 +91,9 @@ type RouteSettings struct {
 	SetHeaders    map[string]string
 	RemoveHeaders []string
 	// Origins are the allowed values of a browser's Origin header; none: any.
-	Origins   []string
+	Origins []string
+	// Sticky is nil where every request goes where the pool's policy says.
+	Sticky    *StickySettings
 	WebSocket WebSocketSettings
 }
 

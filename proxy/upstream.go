@@ -91,7 +91,7 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		defer cancel()
 		ctx = bounded
 	}
-	pick := view.HashOn.request(h.r, h.origin.client)
+	pick := h.affinity.request
 	var last *failure
 	for try := 0; try <= view.Upstream.Retries && !expired(ctx); try++ {
 		b, err := view.pick(pick)
@@ -101,7 +101,7 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 		}
 		if errors.Is(err, balance.ErrFull) {
 			h.srv.stats.shed("backends_full")
-			return nil, refuse(http.StatusServiceUnavailable, "full", "every backend has as many sessions as it may have").later()
+			return nil, refuse(http.StatusServiceUnavailable, "full", "%s", h.affinity.full()).later()
 		}
 		if err != nil {
 			break
@@ -137,7 +137,7 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 	case h.r.Context().Err() != nil:
 		return nil, refuse(statusClientGone, "client_gone", "the client went away")
 	case last == nil && !expired(ctx):
-		return nil, refuse(http.StatusServiceUnavailable, resultNoBackend, "no backend takes new sessions").later()
+		return nil, refuse(http.StatusServiceUnavailable, resultNoBackend, "%s", h.affinity.closed()).later()
 	case last == nil || last.kind == balance.FailureTimeout:
 		return nil, refuse(http.StatusGatewayTimeout, "backend_timeout", "no backend answered in time")
 	}

@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/tidegate/tidegate/balance"
+)
+
+// StickySettings say by what the requests of a client, or of a group of them, find the same
+// backend: a key that they have in common.
+type StickySettings struct {
+	// Cookie is one of the edge's own, which has the key and the backend; nil: the key is what
+	// On finds in a request.
+	Cookie *StickyCookie
+	On     HashOn
+	// Strict requests are refused while their backend takes none; others go to another one.
+	Strict bool
+}
+
+func (s *StickySettings) stickiness() balance.Stickiness {
+	if s.Strict {
+		return balance.StrictlySticky
+	}
+	return balance.Sticky
+}
+
+// affinity is which backend one request wants, and what its answer has to say of the one that
+// it got. Its zero value wants none and says nothing.
+type affinity struct {
+	sticky  *StickySettings // nil: the route has none
+	request balance.Request // to pick with
+	ticket  ticket          // of the cookie
+	stale   bool            // the client has no such cookie, or one that is to be renewed
+}
+
+// affinity looks at a request of the route.
+func (rt *route) affinity(r *http.Request, client netip.Addr) affinity {
+	a := affinity{sticky: rt.Sticky, request: rt.pool.HashOn.request(r, client)}
+	switch {
+	case a.sticky == nil:
+	case a.sticky.Cookie != nil:
+		a.recall(r.Header["Cookie"])
+	default:
+		if v, ok := a.sticky.On.value(r, client); ok {
+			a.request = balance.Request{Hash: balance.HashString(v), Sticky: a.sticky.stickiness()}
+		}
+	}
+	return a
+}
+
+// recall takes the key and the backend from the client's cookie, or makes a new key, whose
+// first backend the policy picks.
+func (a *affinity) recall(cookies []string) {
+	t, renew, ok := a.sticky.Cookie.find(cookies, time.Now())
+	if !ok {
+		rand.Read(a.ticket.key[:])
+		a.stale = true
+		return
+	}
+	a.ticket, a.stale = t, renew
+	a.request = balance.Request{Hash: t.hash(), Preferred: t.backend, Sticky: a.sticky.stickiness()}
+}
+
+// elsewhere is to pick with for a session that has left its backend, whichever that was: the
+// key alone decides, so that the client's next request, which its backend does not take any
+// more either, comes to the same one. It leaves a strict route's too: staying is over.
+func (a *affinity) elsewhere() balance.Request {
+	switch {
+	case a.sticky != nil && a.sticky.Cookie != nil:
+		return balance.Request{Hash: a.ticket.hash(), Sticky: balance.Sticky}
+	case a.request.Sticky != balance.Unsticky:
+		return balance.Request{Hash: a.request.Hash, Sticky: balance.Sticky}
+	}
+	return a.request
+}
+
+// strip takes the edge's cookie out of the header of an upstream request.
+func (a *affinity) strip(header http.Header) {
+	if a.sticky != nil && a.sticky.Cookie != nil {
+		stripCookie(header, a.sticky.Cookie.Name)
+	}
+}
+
+// tell writes into the header of an answer which backend gave it, if the client has to know: it
+// has no cookie that says so. An answer of a failing backend ties nobody to that.
+func (a *affinity) tell(header http.Header, b *balance.Backend, status int) {
+	if cookie := a.issue(b); cookie != "" && status < http.StatusInternalServerError {
+		header.Add("Set-Cookie", cookie)
+	}
+}
+
+// issue returns the Set-Cookie of an answer of a backend; empty: none is needed.
+func (a *affinity) issue(b *balance.Backend) (setCookie string) {
+	if a.sticky == nil || a.sticky.Cookie == nil {
+		return ""
+	}
+	name := balance.HashString(b.ID)
+	if !a.stale && a.ticket.backend == name {
+		return ""
+	}
+	return a.sticky.Cookie.issue(ticket{key: a.ticket.key, backend: name, issued: time.Now().Unix()})
+}
+
+// full is what a client is told when those that could take it have too many sessions.
+func (a *affinity) full() string {
+	if a.request.Sticky == balance.StrictlySticky {
+		return "the backend of this client has as many sessions as it may have"
+	}
+	return "every backend has as many sessions as it may have"
+}
+
+// closed is what a client is told when those that could take it take no new sessions.
+func (a *affinity) closed() string {
+	if a.request.Sticky == balance.StrictlySticky {
+		return "the backend of this client takes no new sessions"
+	}
+	return "no backend takes new sessions"
+}
