@@ -25,7 +25,7 @@ const full = `
 listeners:
   - {name: n, address: ":1", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}, ticket_keys: {files: [ticket.key]}}}
 routes:
-  - {name: n, pool: n}
+  - {name: n, pool: n, sticky: {cookie: {secret_file: sticky.key}}}
 pools:
   - {name: n, backends: [{address: "a:1"}], consul: {service: s}, upstream: {tls: {}}, health: {active: {}}, migrate: {secret_file: migrate.key}, rebalance: {}}
 `
@@ -79,6 +79,9 @@ func show(as string, v reflect.Value) string {
 		s := x.String()
 		if strings.HasSuffix(s, "m0s") {
 			s = strings.TrimSuffix(s, "0s")
+		}
+		if strings.HasSuffix(s, "h0m") {
+			s = strings.TrimSuffix(s, "0m")
 		}
 		return s
 	case config.MemorySize:
@@ -163,7 +166,7 @@ func fixtures(t *testing.T) string {
 		"edge.crt": string(cert), "edge.key": string(privateKey), "other.crt": string(cert), "other.key": string(privateKey),
 		"clients.crt": string(cert), "internal-ca.crt": string(cert), "consul-ca.crt": string(cert),
 		"ticket.key": strings.Repeat("0123456789", 5), "ticket-old.key": strings.Repeat("9876543210", 5),
-		"migrate.key": strings.Repeat("0123456789", 5),
+		"migrate.key": strings.Repeat("0123456789", 5), "sticky.key": strings.Repeat("0123456789", 5),
 		"admin.token": "secret", "consul.token": "secret",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"os"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -39,7 +40,11 @@ func settingsOf(f *config.File, log *zap.Logger) (proxy.Settings, error) {
 		s.Listeners = append(s.Listeners, listenerSettings(&f.Listeners[i]))
 	}
 	for i := range f.Routes {
-		s.Routes = append(s.Routes, routeSettings(&f.Routes[i]))
+		r, err := routeSettings(&f.Routes[i])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("route %s: %w", f.Routes[i].Name, err))
+		}
+		s.Routes = append(s.Routes, r)
 	}
 	for i := range f.Pools {
 		p, err := poolSettings(&f.Pools[i], log)
@@ -95,13 +100,48 @@ func serverTLS(t *config.ListenerTLS) *tls.ServerSettings {
 	return s
 }
 
-func routeSettings(r *config.Route) proxy.RouteSettings {
+func routeSettings(r *config.Route) (proxy.RouteSettings, error) {
 	protocols := map[string]proxy.Protocol{"any": proxy.AnyProtocol, "websocket": proxy.WebSocketOnly, "http": proxy.HTTPOnly}
-	return proxy.RouteSettings{
+	s := proxy.RouteSettings{
 		Name: r.Name, Hosts: r.Match.Hosts, Path: r.Match.Path, Headers: r.Match.Headers, Protocol: protocols[r.Match.Protocol],
 		Pool: r.Pool, SetHeaders: r.Headers.Set, RemoveHeaders: r.Headers.Remove, Origins: r.Origins,
 		WebSocket: webSocketSettings(&r.WebSocket),
 	}
+	var err error
+	if r.Sticky != nil {
+		if s.Sticky, err = stickySettings(r.Sticky); err != nil {
+			err = fmt.Errorf("sticky: %w", err)
+		}
+	}
+	return s, err
+}
+
+func stickySettings(c *config.Sticky) (*proxy.StickySettings, error) {
+	s := &proxy.StickySettings{Strict: c.Strict}
+	switch {
+	case c.Header != "":
+		s.On = proxy.HashOn{Source: proxy.HashHeader, Name: c.Header}
+	case c.Cookie == nil:
+		s.On = hashOn(c.Hash)
+	default:
+		secret, err := secretOf(c.Cookie.SecretFile)
+		if err != nil {
+			return nil, err
+		}
+		sites := map[string]http.SameSite{"lax": http.SameSiteLaxMode, "strict": http.SameSiteStrictMode, "none": http.SameSiteNoneMode}
+		s.Cookie = &proxy.StickyCookie{Name: c.Cookie.Name, MaxAge: c.Cookie.MaxAge, Secure: c.Cookie.Secure,
+			SameSite: sites[c.Cookie.SameSite], Secret: secret}
+	}
+	return s, nil
+}
+
+// secretOf is the content of a file with a secret, less the end of its line.
+func secretOf(file string) ([]byte, error) {
+	secret, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the secret: %w", err)
+	}
+	return bytes.TrimRight(secret, "\r\n"), nil
 }
 
 func webSocketSettings(w *config.WebSocket) proxy.WebSocketSettings {
@@ -214,13 +254,13 @@ func rebalanceSettings(r *config.Rebalance) proxy.RebalanceSettings {
 
 func migrateSettings(p *config.Pool) (*proxy.MigrateSettings, error) {
 	m := p.Migrate
-	secret, err := os.ReadFile(m.SecretFile)
+	secret, err := secretOf(m.SecretFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading the secret: %w", err)
+		return nil, err
 	}
 	s := &proxy.MigrateSettings{OnFailure: p.OnBackendFailure == "migrate", MaxBufferedBytes: int(min(m.MaxBuffered, math.MaxInt32)),
 		Settle: m.Settle, Timeout: m.Timeout, RedialsPerSecond: float64(m.RedialsPerSecond),
-		ReplayMessages: m.ReplayOpeningMessages, DiscardReplies: m.ReplayDiscardReplies, Secret: bytes.TrimRight(secret, "\r\n")}
+		ReplayMessages: m.ReplayOpeningMessages, DiscardReplies: m.ReplayDiscardReplies, Secret: secret}
 	for _, code := range m.OnCloseCodes {
 		s.CloseCodes = append(s.CloseCodes, ws.StatusCode(code))
 	}

@@ -4,6 +4,7 @@ import (
 	cryptotls "crypto/tls"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestDefaults(t *testing.T) {
 listeners:
   - {name: plain, address: ":8080"}
   - {name: edge, address: ":8443", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}}}
-routes: [{name: chat, pool: chat}]
+routes: [{name: chat, pool: chat, sticky: {cookie: {secret_file: m.key}}}]
 pools:
   - {name: chat, backends: [{address: "10.0.0.5:9001"}], consul: {service: chat}, upstream: {tls: {}}, health: {active: {}}}
   - {name: other, backends: [{address: "a:1"}], rebalance: {}}
@@ -69,6 +70,7 @@ pools:
 				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip", Deflate: Deflate{MinSize: 256, MaxInflated: 16 << 20, Level: 1},
 				SlowConsumer: "backpressure", SlowConsumerCode: 1008, MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
+			Sticky: &Sticky{Cookie: &StickyCookie{Name: "tg", MaxAge: 24 * time.Hour, Secure: true, SameSite: "lax", SecretFile: filepath.Join(s.dir, "m.key")}},
 		}},
 		Pools: []Pool{
 			{
@@ -102,6 +104,8 @@ func TestContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := func(name string) string { return filepath.Join(s.dir, name) }
+	var byDefault WebSocket
+	applyDefaults(reflect.ValueOf(&byDefault).Elem())
 	want := &File{
 		Log:      Log{Level: "info", Format: "json"},
 		Admin:    Admin{Address: "127.0.0.1:9901"},
@@ -135,7 +139,11 @@ func TestContract(t *testing.T) {
 				MaxAgeJitter: 0.1, ValidateUTF8: true, CloseTimeout: 5 * time.Second, Compression: "strip", Deflate: Deflate{MinSize: 256, MaxInflated: 16 << 20, Level: 1},
 				SlowConsumer: "backpressure", SlowConsumerCode: 1008, MaxBuffered: 256 << 10, WriteTimeout: 60 * time.Second,
 			},
-		}},
+			Sticky: &Sticky{Cookie: &StickyCookie{Name: "tg", MaxAge: 24 * time.Hour, Secure: true, SameSite: "lax", SecretFile: in("m.key")}},
+		},
+			{Name: "header", Pool: "load", Match: Match{Path: "/header", Protocol: "any"}, WebSocket: byDefault, Sticky: &Sticky{Header: "X-Session"}},
+			{Name: "hash", Pool: "load", Match: Match{Path: "/hash", Protocol: "any"}, WebSocket: byDefault, Sticky: &Sticky{Hash: HashSource{From: "query", Name: "room"}}},
+		},
 		Pools: []Pool{{
 			Name:     "chat",
 			Backends: []Backend{{Address: "10.0.0.5:9001", Weight: 1, ID: "a"}},
@@ -235,6 +243,15 @@ routes:
       compression: strip
       max_buffered: 256KiB
       write_timeout: 60s
+    sticky: {cookie: {name: tg, max_age: 24h, secure: true, same_site: lax, secret_file: m.key}, strict: false}
+  - name: header
+    match: {path: /header}
+    pool: load
+    sticky: {header: x-session}
+  - name: hash
+    match: {path: /hash}
+    pool: load
+    sticky: {hash: "query:room"}
 
 pools:
   - name: chat

@@ -37,7 +37,7 @@ func TestContractHasEveryKey(t *testing.T) {
 				lists := below
 				below, inner = nil, inner.Elem()
 				for _, list := range lists {
-					below = append(below, element(list, 0), element(list, 1))
+					below = append(below, element(list, 0), element(list, 1), element(list, 2))
 				}
 			}
 			if inner.Kind() == reflect.Pointer {

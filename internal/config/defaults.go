@@ -71,6 +71,13 @@ func (m *Match) setDefaults() {
 	m.Protocol = "any"
 }
 
+func (c *StickyCookie) setDefaults() {
+	c.Name = "tg"
+	c.MaxAge = 24 * time.Hour
+	c.Secure = true
+	c.SameSite = "lax"
+}
+
 func (w *WebSocket) setDefaults() {
 	w.MaxMessageSize = 16 << 20
 	w.ControlFramesPerSecond = 100

@@ -14,7 +14,7 @@ var laterKeys = map[reflect.Type][]string{
 	reflect.TypeFor[Limits](): {
 		"handshakes_per_second", "handshake_burst", "handshakes_per_second_per_ip",
 	},
-	reflect.TypeFor[Route]():    {"auth", "sticky"},
+	reflect.TypeFor[Route]():    {"auth"},
 	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
 }
 

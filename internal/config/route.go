@@ -15,6 +15,33 @@ type Route struct {
 	// (scheme and host in lower case, no default port), or "null". Empty: any.
 	Origins   []string  `key:"origins" unique:"true" noempty:"true"`
 	WebSocket WebSocket `key:"websocket"`
+	// Sticky is nil where every request goes where the pool's policy says.
+	Sticky *Sticky `key:"sticky"`
+}
+
+// Sticky says what keeps the requests of a client, or of a group of them, with one backend:
+// just one of Cookie, Header and Hash.
+type Sticky struct {
+	// Cookie is one that the edge sets, nil if something else of the request counts.
+	Cookie *StickyCookie `key:"cookie"`
+	// Header is the canonical name of a request header; Hash is a part of the request, as
+	// hash_on of a pool.
+	Header string     `key:"header"`
+	Hash   HashSource `key:"hash" as:"hash_source"`
+	// Strict refuses requests whose backend takes none; they do not go to another one.
+	Strict bool `key:"strict"`
+}
+
+// StickyCookie is the edge's cookie.
+type StickyCookie struct {
+	Name string `key:"name" required:"true"`
+	// MaxAge is how long it counts; 0 is as long as the browser runs. Browsers keep none for
+	// longer than 400 days.
+	MaxAge   time.Duration `key:"max_age" range:"0|1s..9600h"`
+	Secure   bool          `key:"secure"`
+	SameSite string        `key:"same_site" oneof:"lax,strict,none"`
+	// SecretFile holds the key that signs it.
+	SecretFile string `key:"secret_file" as:"file" required:"true"`
 }
 
 // Match says which requests are a route's. All of its conditions must hold.

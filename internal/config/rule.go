@@ -75,7 +75,7 @@ func (rule scalarRule) convert(text string, t reflect.Type) (any, error) {
 	case rule.as == "tls_version":
 		return parseTLSVersion(text)
 	case rule.as == "hash_source":
-		return parseHashSource(text)
+		return parseHashSource(rule.noun, text)
 	case t == typeDuration:
 		return inRange[time.Duration](text, rule.limit, scalar.Duration)
 	case t == typePrefix:

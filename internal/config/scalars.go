@@ -169,14 +169,14 @@ var hashSources = map[string]bool{
 	"header": true, "cookie": true, "query": true,
 }
 
-func parseHashSource(text string) (HashSource, error) {
+func parseHashSource(key, text string) (HashSource, error) {
 	from, name, named := strings.Cut(text, ":")
 	needsName, known := hashSources[from]
 	switch {
 	case from == "jwt":
-		return HashSource{}, errors.New(notYet("hash_on", text))
+		return HashSource{}, errors.New(notYet(key, text))
 	case !known:
-		return HashSource{}, fmt.Errorf("unknown hash_on %s%s", quote(text), didYouMean(from,
+		return HashSource{}, fmt.Errorf("unknown %s %s%s", key, quote(text), didYouMean(from,
 			[]string{"ip", "header", "cookie", "query", "path", "host"},
 			[]string{"ip", "header:NAME", "cookie:NAME", "query:NAME", "path", "host"}))
 	case needsName && name == "":

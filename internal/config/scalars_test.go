@@ -156,7 +156,7 @@ func TestParseMemorySize(t *testing.T) {
 }
 
 func TestParseHashSource(t *testing.T) {
-	testScalar(t, parseHashSource, []scalarCase[HashSource]{
+	testScalar(t, func(text string) (HashSource, error) { return parseHashSource("hash_on", text) }, []scalarCase[HashSource]{
 		{text: "ip", want: HashSource{From: "ip"}},
 		{text: "path", want: HashSource{From: "path"}},
 		{text: "host", want: HashSource{From: "host"}},

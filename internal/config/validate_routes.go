@@ -27,6 +27,9 @@ func (v *validator) validateRoutes() {
 		v.validateOrigins(join(path, "origins"), r.Origins)
 		v.validateWebSocket(join(path, "websocket"), r.WebSocket)
 		v.checkMovable(path, r)
+		if r.Sticky != nil {
+			v.validateSticky(join(path, "sticky"), r)
+		}
 	}
 }
 
