@@ -29,6 +29,8 @@
 //   - a backend that is drained has one drain, which lasts until nobody wants it any more; its
 //     goroutine lives as long as sessions are left, and Shutdown stops it before it closes
 //     what is left by its own pace;
+//   - on a sticky route the policy picks only for requests without a key: those with one, and
+//     sessions that move, go where the key says, so that all of a client's meet;
 //   - a pool that is rebalanced has one rebalancer; it touches no session of a backend that
 //     drains, closes none that can be moved, and Shutdown stops it first;
 //   - a fault of one listener, pool or session is confined to it.
