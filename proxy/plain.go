@@ -48,7 +48,8 @@ func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
 	if ref := h.srv.takes(); ref != nil {
 		return ref
 	}
-	p := &plain{handshake: h, pick: h.route.pool.HashOn.request(h.r, h.origin.client)}
+	h.affinity = h.route.affinity(h.r, h.origin.client)
+	p := &plain{handshake: h, pick: h.affinity.request}
 	if ref := p.choose(h.r.Context()); ref != nil {
 		return ref
 	}
@@ -115,9 +116,9 @@ func (p *plain) choose(ctx context.Context) *refusal {
 	switch {
 	case errors.Is(err, balance.ErrFull):
 		p.srv.stats.shed("backends_full")
-		return refuse(http.StatusServiceUnavailable, "full", "every backend has as many sessions as it may have").later()
+		return refuse(http.StatusServiceUnavailable, "full", "%s", p.affinity.full()).later()
 	case err != nil:
-		return refuse(http.StatusServiceUnavailable, resultNoBackend, "no backend takes requests").later()
+		return refuse(http.StatusServiceUnavailable, resultNoBackend, "%s", p.affinity.closed("requests")).later()
 	}
 	p.backend = b
 	return nil
@@ -237,6 +238,7 @@ func (p *plain) answered(res *http.Response) error {
 		return p.unreachable(last)
 	}
 	res.Header.Del(p.route.pool.LoadHeader)
+	p.affinity.tell(res.Header, p.backend, res.StatusCode)
 	if isEventStream(res.Header) {
 		p.stream = newEventStream(res.Body, p.backend.Live)
 		res.Body = p.stream

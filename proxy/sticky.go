@@ -112,10 +112,10 @@ func (a *affinity) full() string {
 	return "every backend has as many sessions as it may have"
 }
 
-// closed is what a client is told when those that could take it take no new sessions.
-func (a *affinity) closed() string {
+// closed is what a client is told when those that could take it take nothing new of a kind.
+func (a *affinity) closed(kind string) string {
 	if a.request.Sticky == balance.StrictlySticky {
-		return "the backend of this client takes no new sessions"
+		return "the backend of this client takes no " + kind
 	}
-	return "no backend takes new sessions"
+	return "no backend takes " + kind
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -492,6 +495,114 @@ func TestStickyMigrationWithoutAKey(t *testing.T) {
 	from := s.Backend().ID
 	if result := s.Move(t.Context(), "test"); result != relay.MoveDone || s.Backend().ID == from {
 		t.Errorf("%s, with %s", result, s.Backend().ID)
+	}
+}
+
+// Polls and the WebSocket of a client meet, with a cookie and by a header: at first, while one is
+// drained from under them, and afterwards.
+func TestStickyPolling(t *testing.T) {
+	for _, cookie := range []bool{true, false} {
+		t.Run(fmt.Sprintf("cookie=%v", cookie), func(t *testing.T) {
+			t.Parallel()
+			settings := moving(movingApps(t, "a", "b", "c", "d")...)
+			settings.Pools[0].Drain = promptly
+			settings.Routes[0].Sticky = &StickySettings{On: HashOn{HashHeader, "X-Session"}}
+			if cookie {
+				c := stickyCookie("tg")
+				c.Secure = false // for the jar
+				settings.Routes[0].Sticky = &StickySettings{Cookie: c}
+			}
+			e := startEdge(t, settings)
+			client := browser(t)
+			jar, _ := cookiejar.New(nil)
+			client.Jar = jar
+			where, _ := url.Parse(e.http("/"))
+			picks := func() map[string]uint64 {
+				all := map[string]uint64{}
+				for _, b := range e.Pools()[0].Backends {
+					all[b.ID] = b.Live.Picks()
+				}
+				return all
+			}
+			poll := func(method string) (backend string) { // app servers refuse it, each of its own accord
+				t.Helper()
+				before := picks()
+				r := request(t, method, e.http("/"), nil)
+				r.Header.Set("X-Session", "5")
+				if res, _ := ask(t, client, r); res.StatusCode != 400 {
+					t.Fatalf("got %s", res.Status)
+				}
+				for id, n := range picks() {
+					if n != before[id] {
+						backend += id
+					}
+				}
+				return backend
+			}
+			first := poll("GET")
+			if again := poll("POST"); again != first {
+				t.Errorf("polls came to %s and to %s", first, again)
+			}
+			lines := []string{"X-Session: 5"}
+			for _, c := range jar.Cookies(where) {
+				lines = append(lines, "Cookie: "+c.String())
+			}
+			if cookie != (len(lines) == 2) {
+				t.Fatalf("cookies %v", lines)
+			}
+			s := e.session(e.open("/", lines...))
+			if s.Backend().ID != first {
+				t.Errorf("the WebSocket came to %s, not to %s", s.Backend().ID, first)
+			}
+			if err := e.Drain("apps", first, DrainPace{}); err != nil {
+				t.Fatal(err)
+			}
+			e.eventually("the session has moved", func() bool { return s.Backend().ID != first })
+			for range 2 {
+				if next := poll("GET"); next != s.Backend().ID {
+					t.Errorf("the session is with %s, and a poll came to %s", s.Backend().ID, next)
+				}
+			}
+		})
+	}
+}
+
+// Plain requests have their cookie taken out, and a strict one its own words.
+func TestStickyPlain(t *testing.T) {
+	t.Parallel()
+	got := make(chan []string, 10)
+	backend := app(t, func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header["Cookie"]
+		status, _ := strconv.Atoi(r.URL.Query().Get("status"))
+		w.WriteHeader(status)
+	})
+	settings := byCookie(backend)
+	settings.Routes[0].Sticky.Strict = true
+	e := startEdge(t, settings)
+	visit := func(status int, cookie string) *http.Response {
+		t.Helper()
+		r := request(t, "GET", e.http(fmt.Sprintf("/?status=%d", status)), nil)
+		r.Header.Set("Cookie", cookie)
+		res, _ := ask(t, browser(t), r)
+		return res
+	}
+	if res := visit(500, "a=1"); res.StatusCode != 500 || len(res.Cookies()) != 0 {
+		t.Errorf("a failure: %s %v", res.Status, res.Cookies())
+	}
+	<-got
+	res := visit(404, "a=1")
+	cookie := cookieOf(t, res)
+	<-got
+	if res := visit(200, "a=1; "+cookie); res.StatusCode != 200 || len(res.Cookies()) != 0 {
+		t.Errorf("with the cookie: %s %v", res.Status, res.Cookies())
+	}
+	if lines := <-got; !slices.Equal(lines, []string{"a=1"}) {
+		t.Errorf("the backend got %q", lines)
+	}
+	e.set(backend, balance.Drained, true)
+	res, text := e.ask("GET / HTTP/1.1\r\nHost: x\r\nCookie: " + cookie + "\r\n\r\n")
+	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || text != "the backend of this client takes no requests\n" {
+		t.Errorf("draining: %s %q", res.Status, text)
 	}
 }
 

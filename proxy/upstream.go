@@ -137,7 +137,7 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 	case h.r.Context().Err() != nil:
 		return nil, refuse(statusClientGone, "client_gone", "the client went away")
 	case last == nil && !expired(ctx):
-		return nil, refuse(http.StatusServiceUnavailable, resultNoBackend, "%s", h.affinity.closed()).later()
+		return nil, refuse(http.StatusServiceUnavailable, resultNoBackend, "%s", h.affinity.closed("new sessions")).later()
 	case last == nil || last.kind == balance.FailureTimeout:
 		return nil, refuse(http.StatusGatewayTimeout, "backend_timeout", "no backend answered in time")
 	}
