@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tidegate/tidegate/proxy/preface"
 )
 
 // clientConn is an accepted connection as net/http sees it until the hijack. The
@@ -19,7 +21,8 @@ type clientConn struct {
 	net.Conn // that of the leg
 	leg
 	remote   netip.AddrPort
-	deadline time.Time // of the first request head; zero: none
+	named    *preface.Ends // by a header of the PROXY protocol; nil: the ends are the connection's own
+	deadline time.Time     // of the first request head; zero: none
 	served   atomic.Bool
 	hijacked bool // written and read in the handler
 	closed   sync.Once
@@ -50,6 +53,22 @@ func (c *clientConn) Close() error {
 	err := c.Conn.Close()
 	c.closed.Do(func() { c.onClose(c) })
 	return err
+}
+
+// RemoteAddr is the client's, also where a proxy makes the connection for it.
+func (c *clientConn) RemoteAddr() net.Addr {
+	if c.named == nil {
+		return c.Conn.RemoteAddr()
+	}
+	return net.TCPAddrFromAddrPort(c.remote)
+}
+
+// destination is what the client has connected to, the zero value if that is not known.
+func (c *clientConn) destination() netip.AddrPort {
+	if c.named != nil {
+		return c.named.Destination
+	}
+	return addrPort(c.stream.LocalAddr())
 }
 
 // CloseWrite ends our direction, so that net/http can let an answer arrive before it

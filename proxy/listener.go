@@ -125,7 +125,7 @@ func (l *listener) run(ctx context.Context) {
 		switch {
 		case err == nil:
 			delay = 0
-			if e := l.endpoint.Load(); e.store == nil {
+			if e := l.endpoint.Load(); e.store == nil && !e.mayName(remoteOf(c)) {
 				e.welcome(l.srv.ctx, c) // nothing in it waits for the client
 			} else {
 				l.srv.wg.Go(func() { e.welcome(l.srv.ctx, c) })
@@ -149,7 +149,7 @@ func (l *listener) run(ctx context.Context) {
 	}
 }
 
-// welcome takes a new connection through TLS to the HTTP server.
+// welcome takes a new connection through the header of a proxy and TLS to the HTTP server.
 func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 	srv := e.ln.srv
 	if err := tune(tcp, e.TCP); err != nil {
@@ -159,6 +159,9 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 	c.Conn = c.stream
 	if d := e.Limits.HandshakeTimeout; d > 0 {
 		c.deadline = time.Now().Add(d)
+	}
+	if e.mayName(c.remote) && !e.hearName(ctx, c, tcp) {
+		return
 	}
 	var ready net.Conn = c
 	if e.store != nil {
@@ -201,8 +204,10 @@ func (e *endpoint) closed(c *clientConn) {
 	}
 }
 
-func remoteOf(c net.Conn) netip.AddrPort {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+func remoteOf(c net.Conn) netip.AddrPort { return addrPort(c.RemoteAddr()) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if a, ok := a.(*net.TCPAddr); ok {
 		ap := a.AddrPort()
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}

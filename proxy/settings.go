@@ -11,6 +11,7 @@ import (
 	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/discovery"
 	"github.com/tidegate/tidegate/internal/health"
+	"github.com/tidegate/tidegate/proxy/preface"
 	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
@@ -38,8 +39,19 @@ type ListenerSettings struct {
 	TLSEngine tls.Engine
 	// TrustedProxies are the networks whose X-Forwarded-* and X-Request-Id are believed.
 	TrustedProxies []netip.Prefix
-	TCP            TCPSettings
-	Limits         ListenerLimits
+	// ProxyProtocol says from whom a header of the PROXY protocol is taken; nil: from nobody.
+	ProxyProtocol *ProxyProtocolSettings
+	TCP           TCPSettings
+	Limits        ListenerLimits
+}
+
+// ProxyProtocolSettings say who may name the client of a connection in a header before
+// everything else on it.
+type ProxyProtocolSettings struct {
+	// Trusted are the networks of those who may: others' first bytes are taken as they are.
+	Trusted []netip.Prefix
+	// Timeout, counted from accept, is for a whole header. HandshakeTimeout is for it, too.
+	Timeout time.Duration
 }
 
 // TCPSettings hold for both legs of a listener's sessions.
@@ -193,6 +205,11 @@ type UpstreamSettings struct {
 	// TLS is nil for plain connections. With an empty ServerName the host of the
 	// backend's address is verified.
 	TLS *cryptotls.Config
+	// ProxyProtocol is the header that goes first on each connection, before TLS.
+	ProxyProtocol preface.Version
+	// SourceAddresses are addresses of this machine that connections come from, in turn;
+	// none: the system chooses.
+	SourceAddresses []netip.Addr
 }
 
 // Values of UpstreamSettings.Host that are no host names.
