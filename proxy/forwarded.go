@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -49,19 +50,19 @@ func parseHop(s string) (netip.Addr, bool) {
 
 // setForwarded writes X-Forwarded-* and X-Request-Id of the upstream request into h, a
 // copy of the client's headers, and returns the request's id. What a client says of
-// itself is replaced; what a trusted proxy says is kept and added to.
+// itself is replaced; what a trusted proxy says is kept and added to. Forwarded is neither:
+// the edge does not add to it, and without its own part it would contradict the others.
 func setForwarded(h http.Header, o origin, r *http.Request) (requestID string) {
+	for name := range h {
+		if twin := hyphened(name); twin != name && (claims(twin) || slices.Contains(strippedHeaders, twin)) || !o.trusted && claims(name) {
+			delete(h, name)
+		}
+	}
+	delete(h, "Forwarded")
 	chain := ""
 	if o.trusted {
 		chain = strings.Join(h["X-Forwarded-For"], ", ")
 		requestID = h.Get("X-Request-Id")
-	} else {
-		for name := range h {
-			if strings.HasPrefix(name, "X-Forwarded-") {
-				delete(h, name)
-			}
-		}
-		delete(h, "Forwarded")
 	}
 	if chain != "" {
 		chain += ", "
@@ -78,6 +79,28 @@ func setForwarded(h http.Header, o origin, r *http.Request) (requestID string) {
 	}
 	h.Set("X-Request-Id", requestID)
 	return requestID
+}
+
+// claimed are headers, beside X-Forwarded-*, that some proxy or other sets and some backend
+// or other believes: who the client is, and what it asked for.
+var claimed = []string{"Forwarded", "X-Forwarded", "X-Original-Forwarded-For", "X-Request-Id",
+	"X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6",
+	"Fastly-Client-Ip", "Fly-Client-Ip", "X-Appengine-User-Ip", "X-Azure-Clientip", "X-Azure-Socketip", "X-Envoy-External-Address",
+	"X-Remote-Addr", "X-Remote-Ip", "X-Proxyuser-Ip",
+	"X-Scheme", "X-Url-Scheme", "Front-End-Https", "X-Original-Host", "X-Original-Url", "X-Rewrite-Url"}
+
+// claims reports whether a header is one that only a trusted proxy may set.
+func claims(name string) bool {
+	return strings.HasPrefix(name, "X-Forwarded-") || slices.Contains(claimed, name)
+}
+
+// hyphened is the name that a backend may take a header's for: CGI and what came of it read
+// X_Forwarded_For as X-Forwarded-For (RFC 3875 §4.1.18).
+func hyphened(name string) string {
+	if !strings.Contains(name, "_") {
+		return name
+	}
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 }
 
 func scheme(r *http.Request) string {
