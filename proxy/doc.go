@@ -3,8 +3,8 @@
 //
 // # One connection
 //
-//	accept ─ limits ─ TLS ─ request head ─ route ─ checks ─ pick ─ dial ─ upstream
-//	handshake (retries only here) ─ hijack ─ 101 ─ session on an engine ─ end
+//	accept ─ limits ─ PROXY header ─ TLS ─ request head ─ route ─ checks ─ pick ─ dial ─
+//	upstream handshake (retries only here) ─ hijack ─ 101 ─ session on an engine ─ end
 //
 // A [Server] outlives every configuration. A configuration becomes a generation:
 // [Server.Prepare] does everything that can fail (sockets, certificates, policies) and

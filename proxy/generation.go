@@ -103,6 +103,9 @@ func (n *Next) prepare(settings Settings) error {
 		if err == nil && p.Rebalance.On && p.hashed() {
 			err = ErrHashed
 		}
+		if err == nil {
+			err = checkSources(p.Upstream.SourceAddresses)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pool %s: %w", p.Name, err))
 			continue

@@ -29,6 +29,7 @@ type handshake struct {
 	opening   opening
 	affinity  affinity
 	header    http.Header // of the upstream request
+	preface   []byte      // that goes before it on each connection to a backend
 	requestID string
 	start     time.Time
 	number    int // of the request on its connection, from 1; only HTTP/1 counts
@@ -157,6 +158,7 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 	}()
 	h.affinity = h.route.affinity(h.r, h.origin.client)
 	h.prepare()
+	h.preface = h.route.pool.header(h.origin.client, h.conn)
 	u, ref := h.connect(h.r.Context())
 	if ref != nil {
 		return ref

@@ -17,7 +17,7 @@ import (
 // healthSettings are what the pool wants of its monitor.
 func (v *poolView) healthSettings() health.Settings {
 	s := health.Settings{Checks: v.Health, SlowStart: v.SlowStart, TLS: v.Upstream.TLS,
-		Answered: func(b *balance.Backend, h http.Header) { v.pool.report(b.Live, h) }}
+		Dial: v.probe, Answered: func(b *balance.Backend, h http.Header) { v.pool.report(b.Live, h) }}
 	if v.Upstream.Host != HostPreserve && v.Upstream.Host != HostBackend {
 		s.Host = v.Upstream.Host // else the backend's address: a probe has no client
 	}

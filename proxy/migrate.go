@@ -113,7 +113,7 @@ func (m *moveStats) view() (map[string]uint64, uint64) {
 
 // again is what is kept of a session's handshake, to make it again with another backend.
 type again struct {
-	host, target, header string
+	host, target, header string // the header behind what goes before the request
 	subprotocol          string
 	pick                 balance.Request
 	attempts             atomic.Uint32
@@ -121,6 +121,7 @@ type again struct {
 	one      sync.Mutex // one move at a time
 	orphaned atomic.Bool
 	since    atomic.Int64                    // when it came to its present backend, after the server's start; 0: it has the first one
+	prefaced uint8                           // so many bytes go before the request
 	counted  atomic.Bool                     // the monitor knows that its backend has left it, or is about to
 	doubt    atomic.Uint64                   // messages of the last loss that no log line has told
 	next     atomic.Pointer[balance.Backend] // has a reservation for the move that is under way
@@ -132,7 +133,7 @@ func (h *handshake) again(u *upstream) *again {
 	if h.route.moves == nil || u.compression.Mode == relay.Passthrough {
 		return nil
 	}
-	return &again{host: h.r.Host, target: h.target(), header: kept(h.header), subprotocol: u.subprotocol,
+	return &again{host: h.r.Host, target: h.target(), header: string(h.preface) + kept(h.header), prefaced: uint8(len(h.preface)), subprotocol: u.subprotocol,
 		pick: h.affinity.elsewhere(), outcome: make(chan engine.Moved, 1)}
 }
 

@@ -26,6 +26,7 @@ type pool struct {
 	picker     atomic.Pointer[balance.Picker]
 	moved      moveStats
 	rebalanced atomic.Uint64 // sessions
+	turn       atomic.Uint32 // of the source addresses
 	traffic    traffic
 	reports    atomic.Pointer[string] // the header, in canonical form, that has reports of load; nil: none counts
 

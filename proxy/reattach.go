@@ -38,7 +38,7 @@ func kept(h http.Header) string {
 // reattach makes the session's handshake with another backend.
 func (s *Session) reattach(ctx context.Context, b *balance.Backend) (*upstream, error) {
 	a, m := s.again, s.place.moves
-	header, err := textproto.NewReader(bufio.NewReader(strings.NewReader(a.header + "\r\n"))).ReadMIMEHeader()
+	header, err := textproto.NewReader(bufio.NewReader(strings.NewReader(a.header[a.prefaced:] + "\r\n"))).ReadMIMEHeader()
 	if err != nil {
 		return nil, fmt.Errorf("reading the kept headers: %w", err)
 	}
@@ -48,7 +48,7 @@ func (s *Session) reattach(ctx context.Context, b *balance.Backend) (*upstream, 
 	}
 	var key [16]byte
 	rand.Read(key[:])
-	h := &handshake{srv: s.place.srv, header: http.Header(header), r: &http.Request{Host: a.host, URL: target},
+	h := &handshake{srv: s.place.srv, header: http.Header(header), preface: []byte(a.header[:a.prefaced]), r: &http.Request{Host: a.host, URL: target},
 		endpoint: &endpoint{ListenerSettings: ListenerSettings{TCP: s.place.tcp}},
 		route:    &route{pool: &poolView{pool: m.pool, PoolSettings: PoolSettings{Name: s.Pool(), Upstream: m.upstream}}},
 		opening:  opening{key: base64.StdEncoding.EncodeToString(key[:])}}

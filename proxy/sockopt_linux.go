@@ -17,3 +17,12 @@ func setUserTimeout(c syscall.RawConn, d time.Duration) error {
 	}
 	return err
 }
+
+// latePort has the system choose the local port when it connects and not when it binds, so
+// that each backend has all ports of a source address (IP_BIND_ADDRESS_NO_PORT, Linux 4.2).
+func latePort(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		// Without it a source address merely has fewer ports.
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	})
+}

@@ -217,13 +217,9 @@ func (h *handshake) dialLeg(ctx context.Context, addr string) (*leg, error) {
 		ctx = bounded
 	}
 	start := time.Now()
-	dialer := net.Dialer{KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	conn, err := h.route.pool.reach(ctx, addr, h.endpoint.TCP, h.preface)
 	if err != nil {
 		return nil, fail(balance.FailureConnect, err)
-	}
-	if err := tune(conn, h.endpoint.TCP); err != nil {
-		h.srv.noise.Info("connection not tuned", zap.String("address", addr), zap.Error(err))
 	}
 	l := &leg{stream: pump.NewStream(conn)}
 	if settings.TLS != nil {

@@ -131,7 +131,7 @@ func (m *Monitor) target(ctx context.Context, x *member) (t target, changed <-ch
 		return target{}, nil, false
 	}
 	s := &m.settings
-	return target{backend: x.backend, active: *s.Active, tls: s.TLS, host: s.Host, answered: s.Answered}, m.changed, true
+	return target{backend: x.backend, active: *s.Active, tls: s.TLS, dialer: s.Dial, host: s.Host, answered: s.Answered}, m.changed, true
 }
 
 // probed takes the result of a probe. That of a prober which was told to end is not asked

@@ -21,6 +21,7 @@ type target struct {
 	backend  *balance.Backend
 	active   Active
 	tls      *cryptotls.Config
+	dialer   func(ctx context.Context, addr string) (net.Conn, error)
 	host     string
 	answered func(*balance.Backend, http.Header)
 }
@@ -64,8 +65,13 @@ func probe(ctx context.Context, t target) (http.Header, error) {
 
 // dial connects, with TLS where the pool has it.
 func (t *target) dial(ctx context.Context) (net.Conn, error) {
-	dialer := net.Dialer{KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", t.backend.Addr)
+	connect := t.dialer
+	if connect == nil {
+		connect = func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", addr)
+		}
+	}
+	conn, err := connect(ctx, t.backend.Addr)
 	if err != nil || t.tls == nil {
 		return conn, err
 	}

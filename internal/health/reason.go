@@ -49,7 +49,7 @@ func (x *member) reason(now time.Time) string {
 }
 
 // ownFaults are errors of a dial for which the edge's own system is to blame.
-var ownFaults = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
+var ownFaults = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE}
 
 // Own reports whether an error is the edge's own: it has no descriptor, port or memory left
 // for a connection. Such an error says nothing of the backend.

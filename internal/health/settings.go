@@ -1,7 +1,9 @@
 package health
 
 import (
+	"context"
 	cryptotls "crypto/tls"
+	"net"
 	"net/http"
 	"time"
 
@@ -16,6 +18,8 @@ type Settings struct {
 	// TLS is for probes, as for sessions: nil is plain, and with an empty ServerName the
 	// host of the backend's address is verified.
 	TLS *cryptotls.Config
+	// Dial connects a probe to host:port, for TLS as for the rest; nil: as the system does.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Host is what probes send as Host; empty: the backend's address.
 	Host string
 	// Answered, if not nil, is called with the header of each answer to a probe of type HTTP
