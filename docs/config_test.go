@@ -23,7 +23,7 @@ import (
 // full has every block that is off unless present, and required keys only.
 const full = `
 listeners:
-  - {name: n, address: ":1", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}, ticket_keys: {files: [ticket.key]}}}
+  - {name: n, address: ":1", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}, ticket_keys: {files: [ticket.key]}}, proxy_protocol: {trusted: [10.0.0.1]}}
 routes:
   - {name: n, pool: n, sticky: {cookie: {secret_file: sticky.key}}}
 pools:
@@ -59,7 +59,7 @@ func walk(keys map[string]key, path string, v reflect.Value) {
 		}
 		at, inner := path+name, reflect.Indirect(v.Field(i))
 		k := key{required: tag.Get("required") == "true"}
-		if inner.Kind() == reflect.Slice && inner.Type().Elem().Kind() == reflect.Struct && inner.Type().Elem() != reflect.TypeFor[netip.Prefix]() {
+		if inner.Kind() == reflect.Slice && inner.Type().Elem().Kind() == reflect.Struct && !isAddress(inner.Type().Elem()) {
 			at, inner = at+"[]", inner.Index(0)
 		}
 		if inner.Kind() == reflect.Struct && inner.Type() != reflect.TypeFor[config.HashSource]() && inner.Type() != reflect.TypeFor[config.MemorySize]() {
@@ -70,6 +70,11 @@ func walk(keys map[string]key, path string, v reflect.Value) {
 		}
 		keys[at] = k
 	}
+}
+
+// isAddress reports whether values of t are an address or a network: a scalar.
+func isAddress(t reflect.Type) bool {
+	return t == reflect.TypeFor[netip.Prefix]() || t == reflect.TypeFor[netip.Addr]()
 }
 
 // show writes a value as configuration.md does.
@@ -151,7 +156,7 @@ func TestConfigurationTable(t *testing.T) {
 
 // isGiven reports whether a value comes from full: it is no default.
 func isGiven(value string) bool {
-	return slices.Contains([]string{"n", "s", ":1", "a:1"}, value) || filepath.IsAbs(value) && len(value) > 1
+	return slices.Contains([]string{"n", "s", ":1", "a:1", "[10.0.0.1/32]"}, value) || filepath.IsAbs(value) && len(value) > 1
 }
 
 // fixtures is a directory with the files that examples name.

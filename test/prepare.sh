@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs or builds what the tests need besides Go: a Consul agent, the npm packages of
-# test/npm, openssl and Chromium. In CI a thing that cannot be had is an error; elsewhere the
+# test/npm, openssl, HAProxy and Chromium. In CI a thing that cannot be had is an error; elsewhere the
 # tests that need it are skipped and say so.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,6 +30,14 @@ if ! command -v openssl >/dev/null; then
     { apt-get update && apt-get install -y --no-install-recommends openssl; } >&2 || missing "openssl could not be installed"
   else
     missing "no openssl: install the package openssl"
+  fi
+fi
+
+if ! command -v haproxy >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    sh bench/install.sh haproxy >&2 || missing "HAProxy could not be installed"
+  else
+    missing "no HAProxy: install the package haproxy"
   fi
 fi
 

@@ -21,6 +21,7 @@ import (
 	"github.com/tidegate/tidegate/internal/config"
 	"github.com/tidegate/tidegate/internal/health"
 	"github.com/tidegate/tidegate/proxy"
+	"github.com/tidegate/tidegate/proxy/preface"
 	"github.com/tidegate/tidegate/proxy/relay"
 	"github.com/tidegate/tidegate/tls"
 )
@@ -65,8 +66,12 @@ func listenerSettings(l *config.Listener) proxy.ListenerSettings {
 	if l.TLS != nil && l.TLS.Engine == "stdlib" {
 		engine = tls.EngineStdlib
 	}
+	var naming *proxy.ProxyProtocolSettings
+	if p := l.ProxyProtocol; p != nil {
+		naming = &proxy.ProxyProtocolSettings{Trusted: p.Trusted, Timeout: p.Timeout}
+	}
 	return proxy.ListenerSettings{
-		Name: l.Name, Address: l.Address, TLS: serverTLS(l.TLS), TLSEngine: engine, TrustedProxies: l.TrustedProxies,
+		Name: l.Name, Address: l.Address, TLS: serverTLS(l.TLS), TLSEngine: engine, TrustedProxies: l.TrustedProxies, ProxyProtocol: naming,
 		TCP: proxy.TCPSettings{Keepalive: l.TCP.KeepAlive, UserTimeout: l.TCP.UserTimeout,
 			ReceiveBuffer: int(l.TCP.ReceiveBuffer), SendBuffer: int(l.TCP.SendBuffer)},
 		Limits: proxy.ListenerLimits{MaxSessions: l.Limits.MaxSessions, MaxSessionsPerIP: l.Limits.MaxSessionsPerIP,
@@ -201,7 +206,8 @@ func poolSettings(p *config.Pool, log *zap.Logger) (proxy.PoolSettings, error) {
 
 		SlowStart: p.Balance.SlowStart, LoadHeader: p.Balance.LoadHeader,
 		Upstream: proxy.UpstreamSettings{ConnectTimeout: u.ConnectTimeout, HandshakeTimeout: u.HandshakeTimeout,
-			TotalTimeout: u.TotalTimeout, ResponseTimeout: u.ResponseTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host},
+			TotalTimeout: u.TotalTimeout, ResponseTimeout: u.ResponseTimeout, Retries: u.Retries, Path: u.Path, Host: u.Host, SourceAddresses: u.SourceAddresses,
+			ProxyProtocol: map[string]preface.Version{"v1": preface.V1, "v2": preface.V2}[u.ProxyProtocol]},
 		Health:       healthChecks(&p.Health),
 		Drain:        drainSettings(&p.Drain),
 		OnRemoved:    map[string]proxy.RemovalAction{"drain": proxy.DrainSessions, "close": proxy.CloseSessions}[p.OnBackendRemoved],

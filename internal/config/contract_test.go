@@ -16,6 +16,7 @@ import (
 var ignoreIdentity = cmp.Options{
 	cmpopts.IgnoreFields(File{}, "Name", "Digest"),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 }
 
 // TestDefaults holds every default of the contract.
@@ -24,7 +25,7 @@ func TestDefaults(t *testing.T) {
 	text := `
 listeners:
   - {name: plain, address: ":8080"}
-  - {name: edge, address: ":8443", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}}}
+  - {name: edge, address: ":8443", tls: {certificates: [{cert: edge.crt, key: edge.key}], client_auth: {ca: clients.crt}}, proxy_protocol: {trusted: [10.0.0.1]}}
 routes: [{name: chat, pool: chat, sticky: {cookie: {secret_file: m.key}}}]
 pools:
   - {name: chat, backends: [{address: "10.0.0.5:9001"}], consul: {service: chat}, upstream: {tls: {}}, health: {active: {}}}
@@ -39,7 +40,7 @@ pools:
 	balance := Balance{Policy: "least_connections", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"}
 	upstream := Upstream{
 		ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second, ResponseTimeout: 2 * time.Minute,
-		Retries: 2, Host: "preserve",
+		Retries: 2, Host: "preserve", ProxyProtocol: "none",
 	}
 	drain := Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"}
 	health := Health{Passive: PassiveHealth{ConsecutiveFailures: 5, EjectionTime: 30 * time.Second, MaxEjected: 0.5, EarlyDeath: 5 * time.Second, PanicThreshold: 0.3}}
@@ -54,7 +55,8 @@ pools:
 		Memory:   Memory{MaxBuffered: MemorySize{Share: 0.25}},
 		Listeners: []Listener{
 			{Name: "plain", Address: ":8080", TCP: tcp, Limits: limits},
-			{Name: "edge", Address: ":8443", TCP: tcp, Limits: limits, TLS: &ListenerTLS{
+			{Name: "edge", Address: ":8443", TCP: tcp, Limits: limits, ProxyProtocol: &ProxyProtocol{
+				Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}, Timeout: 3 * time.Second}, TLS: &ListenerTLS{
 				Certificates: []KeyPair{{Cert: filepath.Join(s.dir, "edge.crt"), Key: filepath.Join(s.dir, "edge.key")}},
 				MinVersion:   cryptotls.VersionTLS12,
 				ClientAuth:   &ClientAuth{Mode: "require", CA: filepath.Join(s.dir, "clients.crt")},
@@ -121,6 +123,7 @@ func TestContract(t *testing.T) {
 				ALPN:         []string{"http/1.1"},
 				Engine:       "stdlib",
 			},
+			ProxyProtocol:  &ProxyProtocol{Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Timeout: 3 * time.Second},
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32")},
 			TCP:            TCP{KeepAlive: 30 * time.Second, UserTimeout: 60 * time.Second},
 			Limits:         Limits{HandshakeTimeout: 10 * time.Second, MaxHeaderSize: 16384, RequestBodyTimeout: 60 * time.Second, KeepAliveTimeout: 75 * time.Second},
@@ -155,7 +158,7 @@ func TestContract(t *testing.T) {
 			Balance: Balance{Policy: "consistent_hash", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"},
 			Upstream: Upstream{
 				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second, ResponseTimeout: 2 * time.Minute,
-				Retries: 2, Host: "preserve", TLS: &UpstreamTLS{},
+				Retries: 2, Host: "preserve", SourceAddresses: []netip.Addr{}, ProxyProtocol: "none", TLS: &UpstreamTLS{},
 			},
 			Health: Health{
 				Active:  &ActiveHealth{Type: "tcp", Path: "/healthz", Interval: 5 * time.Second, Timeout: 2 * time.Second, Rise: 2, Fall: 3},
@@ -172,7 +175,7 @@ func TestContract(t *testing.T) {
 			Balance:  Balance{Policy: "least_load", HashOn: HashSource{From: "ip"}, LoadFactor: 1.25, LoadHeader: "Tidegate-Load"},
 			Upstream: Upstream{
 				ConnectTimeout: 3 * time.Second, HandshakeTimeout: 5 * time.Second, TotalTimeout: 15 * time.Second, ResponseTimeout: 2 * time.Minute,
-				Retries: 2, Host: "preserve",
+				Retries: 2, Host: "preserve", ProxyProtocol: "none",
 			},
 			Drain:            Drain{Window: 60 * time.Second, Deadline: 5 * time.Minute, Code: 1012, Reason: "service restart", Order: "oldest"},
 			OnBackendRemoved: "drain", RemovalGrace: 2 * time.Second,
@@ -202,6 +205,7 @@ listeners:
       ticket_keys: {files: [k1.bin, k2.bin]}
       alpn: [http/1.1]
       engine: stdlib
+    proxy_protocol: {trusted: ["10.0.0.0/8"], timeout: 3s}
     trusted_proxies: ["10.0.0.0/8", 192.0.2.7]
     tcp: {keepalive: 30s, user_timeout: 60s, receive_buffer: 0, send_buffer: 0}
     limits:
@@ -277,8 +281,8 @@ pools:
       max_sessions_per_backend: 0
       slow_start: 0s
       load_header: Tidegate-Load
-    upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, response_timeout: 2m, retries: 2, path: "", host: preserve,
-               tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
+    upstream: {connect_timeout: 3s, handshake_timeout: 5s, total_timeout: 15s, response_timeout: 2m, retries: 2, path: "", host: preserve, source_addresses: [],
+               proxy_protocol: none, tls: {ca: "", server_name: "", skip_verify: false, cert: "", key: ""}}
     health:
       active: {type: tcp, path: /healthz, interval: 5s, timeout: 2s, rise: 2, fall: 3}
       passive: {consecutive_failures: 5, ejection_time: 30s, max_ejected: 50%, early_death: 5s, panic_threshold: 30%}

@@ -54,6 +54,10 @@ func (c *ClientAuth) setDefaults() {
 	c.Mode = "require"
 }
 
+func (p *ProxyProtocol) setDefaults() {
+	p.Timeout = 3 * time.Second
+}
+
 func (t *TCP) setDefaults() {
 	t.KeepAlive = 30 * time.Second
 	t.UserTimeout = 60 * time.Second
@@ -163,6 +167,7 @@ func (u *Upstream) setDefaults() {
 	u.ResponseTimeout = 2 * time.Minute
 	u.Retries = 2
 	u.Host = "preserve"
+	u.ProxyProtocol = "none"
 }
 
 func (a *ActiveHealth) setDefaults() {

@@ -9,13 +9,11 @@ import (
 // have, by the type that will get them. A key moves from here into its struct in the
 // commit that makes it work.
 var laterKeys = map[reflect.Type][]string{
-	reflect.TypeFor[Listener]():    {"proxy_protocol"},
 	reflect.TypeFor[ListenerTLS](): {"acme"},
 	reflect.TypeFor[Limits](): {
 		"handshakes_per_second", "handshake_burst", "handshakes_per_second_per_ip",
 	},
-	reflect.TypeFor[Route]():    {"auth"},
-	reflect.TypeFor[Upstream](): {"source_addresses", "proxy_protocol"},
+	reflect.TypeFor[Route](): {"auth"},
 }
 
 // laterReasons say more about values that are refused for now.

@@ -14,11 +14,21 @@ type Listener struct {
 	Address string `key:"address" required:"true"`
 	// TLS is nil for plain ws.
 	TLS *ListenerTLS `key:"tls"`
+	// ProxyProtocol is nil if nobody's PROXY protocol is taken.
+	ProxyProtocol *ProxyProtocol `key:"proxy_protocol"`
 	// TrustedProxies are the sources whose X-Forwarded-* is believed, in masked form;
 	// none if empty.
 	TrustedProxies []netip.Prefix `key:"trusted_proxies"`
 	TCP            TCP            `key:"tcp"`
 	Limits         Limits         `key:"limits"`
+}
+
+// ProxyProtocol says who may name the client of a connection in a header before it.
+type ProxyProtocol struct {
+	// Trusted are the sources that may, in masked form; at least one.
+	Trusted []netip.Prefix `key:"trusted" required:"true"`
+	// Timeout is for a whole header, from accept on.
+	Timeout time.Duration `key:"timeout" range:"1ms..24h"`
 }
 
 // ListenerTLS is how a listener terminates TLS.

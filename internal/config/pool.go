@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Pool is a named group of interchangeable backends.
 type Pool struct {
@@ -187,6 +190,11 @@ type Upstream struct {
 	// Host is the Host header: preserve (the client's), backend (the backend's
 	// address) or a host name, with a port or without.
 	Host string `key:"host" required:"true"`
+	// SourceAddresses are where connections come from, in turn; none if empty. They are
+	// plain IPv4 or IPv6 addresses, and need not be of this machine.
+	SourceAddresses []netip.Addr `key:"source_addresses" unique:"true"`
+	// ProxyProtocol is the header that goes first on each connection: none, v1 or v2.
+	ProxyProtocol string `key:"proxy_protocol" oneof:"none,v1,v2"`
 	// TLS is nil for plain ws.
 	TLS *UpstreamTLS `key:"tls"`
 }

@@ -41,6 +41,8 @@ func (rule scalarRule) expects(t reflect.Type) string {
 		return "a duration such as 30s"
 	case t == typePrefix:
 		return "an IP address or network"
+	case t == typeAddr:
+		return "an IP address"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.Int:
@@ -80,6 +82,8 @@ func (rule scalarRule) convert(text string, t reflect.Type) (any, error) {
 		return inRange[time.Duration](text, rule.limit, scalar.Duration)
 	case t == typePrefix:
 		return parsePrefix(text)
+	case t == typeAddr:
+		return parseAddr(text)
 	case t.Kind() == reflect.Bool:
 		return parseBool(text)
 	case t.Kind() == reflect.Int:

@@ -163,6 +163,15 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
+// parseAddr accepts one address without a zone.
+func parseAddr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%s is not an IP address", quote(text))
+	}
+	return addr.Unmap(), nil
+}
+
 // hashSources say which sources have a name behind a colon.
 var hashSources = map[string]bool{
 	"ip": false, "path": false, "host": false,

@@ -110,6 +110,7 @@ func elsewhere(key string) (place string, ok bool) {
 var (
 	typeDuration   = reflect.TypeFor[time.Duration]()
 	typePrefix     = reflect.TypeFor[netip.Prefix]()
+	typeAddr       = reflect.TypeFor[netip.Addr]()
 	typeHashSource = reflect.TypeFor[HashSource]()
 	typeMemorySize = reflect.TypeFor[MemorySize]()
 )
@@ -118,7 +119,7 @@ var (
 func isScalar(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Struct:
-		return t == typePrefix || t == typeHashSource || t == typeMemorySize
+		return t == typePrefix || t == typeAddr || t == typeHashSource || t == typeMemorySize
 	case reflect.Slice, reflect.Map, reflect.Pointer:
 		return false
 	}

@@ -17,9 +17,22 @@ func (v *validator) validateListeners() {
 		if l.TLS != nil {
 			v.validateListenerTLS(join(path, "tls"), l.TLS)
 		}
+		if l.ProxyProtocol != nil {
+			v.validateProxyProtocol(path, l)
+		}
 		v.validateTCP(join(path, "tcp"), l.TCP)
 	}
 	v.validateBounds()
+}
+
+// validateProxyProtocol reports a timeout that cannot come to an end.
+func (v *validator) validateProxyProtocol(path string, l *Listener) {
+	at, within := join(path, "proxy_protocol.timeout"), join(path, "limits.handshake_timeout")
+	timeout, handshake := l.ProxyProtocol.Timeout, l.Limits.HandshakeTimeout
+	if handshake != 0 && timeout > handshake && v.given(at) && v.usable(at) && v.usable(within) {
+		v.add(at, "timeout %s is longer than limits.handshake_timeout %s%s, which it is a part of",
+			plainDuration(timeout), plainDuration(handshake), v.byDefault(within))
+	}
 }
 
 // validateBounds reports addresses that cannot be listened on at the same time.

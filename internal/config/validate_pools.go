@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -218,10 +219,17 @@ func (v *validator) validateUpstream(path string, u *Upstream) {
 			v.fail(at, "%s; preserve, backend or a host name is expected%s", err, hint)
 		}
 	}
+	for i, a := range u.SourceAddresses {
+		if at := element(join(path, "source_addresses"), i); v.usable(at) && (a.IsUnspecified() || a.IsMulticast() || a == broadcast) {
+			v.fail(at, "%s is no address that a connection can come from; write one of this machine's", quote(a.String()))
+		}
+	}
 	if u.TLS != nil {
 		v.validateUpstreamTLS(join(path, "tls"), *u.TLS)
 	}
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 func (v *validator) validateUpstreamTLS(path string, t UpstreamTLS) {
 	ca, name := join(path, "ca"), join(path, "server_name")
