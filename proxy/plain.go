@@ -50,6 +50,7 @@ func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
 	}
 	h.affinity = h.route.affinity(h.r, h.origin.client)
 	p := &plain{handshake: h, pick: h.affinity.request}
+	h.preface = h.route.pool.header(h.origin.client, h.conn)
 	if ref := p.choose(h.r.Context()); ref != nil {
 		return ref
 	}
@@ -131,7 +132,7 @@ func (p *plain) rewrite(pr *httputil.ProxyRequest) {
 	if p.origin.trusted {
 		// ReverseProxy drops them all.
 		named := tokens(pr.In.Header["Connection"])
-		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 			if values, ok := pr.In.Header[name]; ok && !slices.ContainsFunc(named, func(t string) bool { return http.CanonicalHeaderKey(t) == name }) {
 				out.Header[name] = values
 			}

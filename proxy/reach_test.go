@@ -4,6 +4,7 @@ import (
 	"context"
 	cryptotls "crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -130,6 +131,20 @@ func TestIntroduced(t *testing.T) {
 				}
 				if got, _ := g.last("/ws"); got != (call{"/ws", tt.source, tt.destination, byte(v), false}) {
 					t.Errorf("secure %v, version %d, %s: got %+v, want %s to %s", secure, v, tt.name, got, tt.source, tt.destination)
+				}
+				c.Close()
+
+				// Plain requests share no connection with other clients.
+				c = e.connect(false, tt.header)
+				for range 2 {
+					c.send("GET /plain HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n")
+					io.Copy(io.Discard, c.response().Body)
+				}
+				if tt.header == "" {
+					tt.source = c.LocalAddr().String()
+				}
+				if got, _ := g.last("/plain"); got != (call{"/plain", tt.source, tt.destination, byte(v), false}) {
+					t.Errorf("secure %v, version %d, %s, plain: got %+v, want %s to %s", secure, v, tt.name, got, tt.source, tt.destination)
 				}
 				c.Close()
 			}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"reflect"
 	"time"
+
+	"github.com/tidegate/tidegate/proxy/preface"
 )
 
 const (
@@ -25,6 +27,7 @@ func newTransport(s *UpstreamSettings) *http.Transport {
 	}
 	return &http.Transport{
 		DialContext:            dial,
+		DisableKeepAlives:      s.ProxyProtocol != preface.None, // a connection speaks for one client
 		DisableCompression:     true, // what the client accepts is between it and the backend
 		MaxIdleConnsPerHost:    keptPerBackend,
 		IdleConnTimeout:        keptIdle,
