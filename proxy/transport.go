@@ -28,7 +28,7 @@ func newTransport(s *UpstreamSettings) *http.Transport {
 	return &http.Transport{
 		DialContext:            dial,
 		DisableKeepAlives:      s.ProxyProtocol != preface.None, // a connection speaks for one client
-		DisableCompression:     true, // what the client accepts is between it and the backend
+		DisableCompression:     true,                            // what the client accepts is between it and the backend
 		MaxIdleConnsPerHost:    keptPerBackend,
 		IdleConnTimeout:        keptIdle,
 		ResponseHeaderTimeout:  s.ResponseTimeout,

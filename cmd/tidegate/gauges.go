@@ -17,7 +17,7 @@ type gauges struct{ *edge }
 func (g gauges) Snapshot() metrics.Snapshot {
 	gen := g.srv.Current()
 	totals := g.srv.Totals()
-	out := metrics.Snapshot{Unrouted: metrics.Answers(g.srv.Unrouted()), Buffered: totals.Buffered, Shed: totals.Shed}
+	out := metrics.Snapshot{Unrouted: metrics.Answers(g.srv.Unrouted()), Requests: totals.Requests, Buffered: totals.Buffered, Shed: totals.Shed}
 	for _, r := range g.srv.Routes() {
 		out.Routes = append(out.Routes, routeMetrics(r))
 		for listener, n := range r.Active {

@@ -124,7 +124,7 @@ func runEdge(ctx context.Context, e *edge, file *config.File) error {
 // activity is what the edge does, as far as it concerns the heap.
 func (e *edge) activity() heap.Activity {
 	t := e.srv.Totals()
-	return heap.Activity{Opened: t.Opened, Live: t.Live, Handshaking: t.Handshaking}
+	return heap.Activity{Opened: t.Opened, Live: t.Live, Handshaking: t.Handshaking + t.Requests}
 }
 
 func (e *edge) logReturned(before heap.State, took time.Duration) {

@@ -27,7 +27,7 @@ func (v view) Status() admin.Status {
 	v.mu.Unlock()
 	s := admin.Status{Version: buildVersion(), Started: v.started, UptimeSeconds: time.Since(v.started).Seconds(),
 		Generation: gen.Number, Ready: v.srv.Ready(), ShuttingDown: v.srv.Stopping(), Sessions: int64(totals.Live),
-		HandshakesInFlight: int64(totals.Handshaking), SessionsTotal: totals.Opened, Config: last}
+		HandshakesInFlight: int64(totals.Handshaking), RequestsInFlight: int64(totals.Requests), SessionsTotal: totals.Opened, Config: last}
 	active := map[string]int64{}
 	routes := v.srv.Routes()
 	for _, r := range routes {

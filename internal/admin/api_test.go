@@ -61,7 +61,7 @@ func TestAnswers(t *testing.T) {
 		{"GET /readyz", 200, `{"status":"ok"}`},
 		{"HEAD /readyz", 200, ``},
 		{"GET /api/v1/status", 200, `{"version":"v1.2.3","uptime_seconds":90.5,"started":"2025-06-01T12:00:00Z","generation":4,` +
-			`"ready":true,"shutting_down":false,"sessions":1,"handshakes_in_flight":2,"sessions_total":10,` +
+			`"ready":true,"shutting_down":false,"sessions":1,"handshakes_in_flight":2,"requests_in_flight":3,"sessions_total":10,` +
 			`"listeners":[{"name":"edge","address":"127.0.0.1:8443","tls":true,"sessions":1}],` +
 			`"routes":[{"name":"chat","pool":"chat","sessions":1}],` +
 			`"config":{"path":"tidegate.yaml","last_reload":"2025-06-01T12:00:00Z","last_reload_ok":true}}`},
@@ -370,7 +370,7 @@ func TestEmptyEdge(t *testing.T) {
 	s := start(t, Options{Edge: &fakeEdge{pools: []Pool{{Name: "p"}}}})
 	for path, want := range map[string]string{
 		"/api/v1/status": `{"version":"","uptime_seconds":0,"started":"0001-01-01T00:00:00Z","generation":0,"ready":false,` +
-			`"shutting_down":false,"sessions":0,"handshakes_in_flight":0,"sessions_total":0,"listeners":[],"routes":[],` +
+			`"shutting_down":false,"sessions":0,"handshakes_in_flight":0,"requests_in_flight":0,"sessions_total":0,"listeners":[],"routes":[],` +
 			`"config":{"path":"","last_reload_ok":false}}`,
 		"/api/v1/pools":    `{"pools":[{"name":"p","policy":"","stale":false,"panic":false,"index":0,"backends":[]}]}`,
 		"/api/v1/sessions": `{"sessions":[],"next":""}`,

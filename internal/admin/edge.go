@@ -80,7 +80,8 @@ type Status struct {
 	ShuttingDown       bool       `json:"shutting_down"`
 	Sessions           int64      `json:"sessions"` // live
 	HandshakesInFlight int64      `json:"handshakes_in_flight"`
-	SessionsTotal      uint64     `json:"sessions_total"` // since the start
+	RequestsInFlight   int64      `json:"requests_in_flight"` // of plain HTTP
+	SessionsTotal      uint64     `json:"sessions_total"`     // since the start
 	Listeners          []Listener `json:"listeners"`
 	Routes             []Route    `json:"routes"`
 	Config             Config     `json:"config"`

@@ -111,7 +111,7 @@ func newFakeEdge() *fakeEdge {
 	return &fakeEdge{
 		status: Status{
 			Version: "v1.2.3", UptimeSeconds: 90.5, Started: opened, Generation: 4, Ready: true,
-			Sessions: 1, HandshakesInFlight: 2, SessionsTotal: 10,
+			Sessions: 1, HandshakesInFlight: 2, RequestsInFlight: 3, SessionsTotal: 10,
 			Listeners: []Listener{{"edge", "127.0.0.1:8443", true, 1}},
 			Routes:    []Route{{"chat", "chat", 1}},
 			Config:    Config{Path: "tidegate.yaml", LastReload: opened, LastReloadOK: true},

@@ -138,7 +138,7 @@ func newFakeEdge() *fakeEdge {
 	return &fakeEdge{
 		status: admin.Status{
 			Version: "v1.2.3", UptimeSeconds: 7425, Started: began, Generation: 4, Ready: true,
-			Sessions: 12, HandshakesInFlight: 2, SessionsTotal: 4711,
+			Sessions: 12, HandshakesInFlight: 2, RequestsInFlight: 3, SessionsTotal: 4711,
 			Listeners: []admin.Listener{{Name: "edge", Address: "[::]:8443", TLS: true, Sessions: 11}, {Name: "plain", Address: "127.0.0.1:8080", Sessions: 1}},
 			Routes:    []admin.Route{{Name: "chat", Pool: "chat", Sessions: 12}, {Name: "feed-of-news", Pool: "feed"}},
 			Config:    admin.Config{Path: "/etc/tidegate.yaml", LastReload: began, LastReloadOK: true},

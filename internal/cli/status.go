@@ -36,6 +36,7 @@ func writeStatus(w io.Writer, st *admin.Status) error {
 	t.row("generation", number(st.Generation))
 	t.row("sessions", fmt.Sprintf("%d live, %d in handshake, %d since the start",
 		st.Sessions, st.HandshakesInFlight, st.SessionsTotal))
+	t.row("requests", fmt.Sprintf("%d in flight", st.RequestsInFlight))
 	t.row("config", configOf(&st.Config))
 	if err := t.flush(); err != nil {
 		return err

@@ -60,6 +60,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		e.route(&s.Routes[i])
 	}
 	e.answers(&s.Unrouted, "")
+	e.gauge(requestsInFlight, float64(s.Requests))
 	e.gauge(bufferedBytes, float64(s.Buffered))
 	e.counters(shedTotal, s.Shed)
 	for i := range s.Pools {

@@ -71,8 +71,8 @@ func full() Snapshot {
 			PingRTT:         observed([]float64{0.01, 0.1}, 0.02, 0.2),
 		}},
 		Unrouted: Answers{Handshakes: map[string]uint64{"no_route": 3, "tls": 1}, Requests: map[int]uint64{404: 4}},
-		Buffered: 65536,
-		Shed:     map[string]uint64{"max_sessions": 2},
+		Requests: 3, Buffered: 65536,
+		Shed: map[string]uint64{"max_sessions": 2},
 		Pools: []Pool{
 			{
 				Name:            "chat",
@@ -128,7 +128,7 @@ func TestContractNames(t *testing.T) {
 	contract := strings.Fields(`sessions_active{listener,route} handshakes_total{route,result}
 		handshake_duration_seconds{route} messages_total{route,direction,type}
 		message_bytes_total{route,direction} frames_total{route,direction,opcode}
-		closes_total{route,code,initiator} session_duration_seconds{route} ping_rtt_seconds{route} session_ends_total{route,by,cause} messages_dropped_total{route,direction} buffered_bytes shed_total{reason}
+		closes_total{route,code,initiator} session_duration_seconds{route} ping_rtt_seconds{route} session_ends_total{route,by,cause} messages_dropped_total{route,direction} requests_in_flight buffered_bytes shed_total{reason}
 		requests_total{route,code} backend_sessions_active{pool,backend}
 		backend_state{pool,backend,state} backend_picks_total{pool,backend}
 		backend_connect_duration_seconds{pool} backend_failures_total{pool,backend,kind}

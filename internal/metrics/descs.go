@@ -36,6 +36,8 @@ var (
 		"How long ended sessions lived.", "route")
 	requestsTotal = desc("requests_total",
 		"HTTP requests by the status code of the answer, handshakes included.", "route", "code")
+	requestsInFlight = desc("requests_in_flight",
+		"HTTP requests that are no handshakes and are not over yet, event streams included.")
 	bufferedBytes = desc("buffered_bytes",
 		"Bytes held for peers that have not taken them yet, and of messages that are not whole.")
 	shedTotal = desc("shed_total",

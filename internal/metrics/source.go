@@ -20,6 +20,7 @@ type Snapshot struct {
 	Sessions     []Sessions
 	Routes       []Route
 	Unrouted     Answers           // what was refused before a route was found; its route is ""
+	Requests     int               // plain ones under way
 	Buffered     int64             // bytes that wait for peers
 	Shed         map[string]uint64 // what was refused or closed because of overload, by reason
 	Pools        []Pool
