@@ -15,6 +15,7 @@ type requestBody struct {
 	in      io.Reader
 	control *http.ResponseController
 	timeout time.Duration // without a byte; 0: none
+	stream  bool          // of HTTP/2, whose deadline ends it also while nobody reads
 
 	mu   sync.Mutex
 	over bool  // the request is: the connection is another one's
@@ -28,13 +29,13 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.in.Read(p)
-	if err != nil {
+	if err != nil || b.stream {
 		b.expect(0)
-		if err != io.EOF {
-			b.mu.Lock()
-			b.err = err
-			b.mu.Unlock()
-		}
+	}
+	if err != nil && err != io.EOF {
+		b.mu.Lock()
+		b.err = err
+		b.mu.Unlock()
 	}
 	return n, err
 }

@@ -58,7 +58,8 @@ func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
 	defer p.over()
 	control := http.NewResponseController(w)
 	if h.r.Body != http.NoBody {
-		p.body = &requestBody{in: h.r.Body, control: control, timeout: h.endpoint.Limits.RequestBodyTimeout}
+		p.body = &requestBody{in: h.r.Body, control: control, timeout: h.endpoint.Limits.RequestBodyTimeout,
+			stream: h.r.ProtoMajor > 1}
 	}
 	if h.r.ProtoMajor == 1 {
 		h.conn.stream.SetProgressTimeout(h.route.WebSocket.WriteTimeout)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/netip"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -116,6 +117,24 @@ func TestPlainRequest(t *testing.T) {
 		t.Errorf("%d requests counted", n)
 	}
 	e.idle()
+}
+
+// TestPlainFromTrustedProxy keeps what a trusted proxy says, and adds to it.
+func TestPlainFromTrustedProxy(t *testing.T) {
+	t.Parallel()
+	var seen http.Header
+	settings := defaults(app(t, func(w http.ResponseWriter, r *http.Request) { seen = r.Header }))
+	settings.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	e := startEdge(t, settings)
+	r := request(t, "GET", e.http("/"), nil)
+	r.Header = http.Header{"X-Forwarded-For": {"6.6.6.6", "192.0.2.1"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"a.test"}, "X-Request-Id": {"id"}}
+	ask(t, browser(t), r)
+	for name, want := range map[string]string{"X-Forwarded-For": "6.6.6.6, 192.0.2.1, 127.0.0.1", "X-Forwarded-Proto": "https",
+		"X-Forwarded-Host": "a.test", "X-Request-Id": "id"} {
+		if got := seen[name]; len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
 }
 
 // TestPlainPath has the pool's own path prefix.
