@@ -34,10 +34,10 @@ func (e *engines) run(ctx context.Context) {
 	}
 }
 
-// start begins a session and owns the connections from then on. Without descriptors left
-// for the loops, which take copies, the session runs on goroutines.
+// start begins a session and owns the connections from then on. It runs on goroutines if its
+// client is on a stream of HTTP/2, or without descriptors left for the loops, which take copies.
 func (e *engines) start(opt *engine.Options, obs engine.Observer, client, backend *leg) engine.Session {
-	if e.loops == nil {
+	if e.loops == nil || client.http2 != nil {
 		return pump.Start(opt, obs, client.pump(), backend.pump())
 	}
 	fd, err := duplicate(client.stream)

@@ -114,12 +114,14 @@ func (h *handshake) refused(w http.ResponseWriter, ref *refusal) {
 	for name, values := range ref.header {
 		w.Header()[name] = values
 	}
+	withoutHop(h.r, w.Header())
 	http.Error(w, ref.text, ref.status)
 }
 
-// boundBody keeps net/http from waiting for the body of a request that is refused.
+// boundBody keeps net/http from waiting for the body of a request that is refused. Over HTTP/2
+// nobody waits.
 func (h *handshake) boundBody(w http.ResponseWriter) {
-	if h.r.ContentLength == 0 && len(h.r.TransferEncoding) == 0 {
+	if h.r.ContentLength == 0 && len(h.r.TransferEncoding) == 0 || h.r.ProtoMajor == 2 {
 		return
 	}
 	w.Header().Set("Connection", "close")
@@ -163,11 +165,19 @@ func (h *handshake) run(w http.ResponseWriter) *refusal {
 	if ref != nil {
 		return ref
 	}
-	if u.res.StatusCode != http.StatusSwitchingProtocols {
+	s := streamOf(h.r)
+	switch {
+	case u.res.StatusCode == http.StatusSwitchingProtocols && s != nil:
+		keep = h.accept(w, u, s)
+	case u.res.StatusCode == http.StatusSwitchingProtocols:
+		keep = h.upgrade(w, u)
+	case cannotConnect(s, u):
+		u.backend.Live.Release()
+		u.stream.Close()
+		return refuse(http.StatusBadGateway, "backend_answer", "the backend opened no WebSocket")
+	default:
 		h.relayAnswer(w, u)
-		return nil
 	}
-	keep = h.upgrade(w, u)
 	return nil
 }
 
@@ -242,6 +252,7 @@ func (h *handshake) relayAnswer(w http.ResponseWriter, u *upstream) {
 		// Of one hop, but the answer says nothing without it (RFC 9110 §15.5.22).
 		w.Header()["Upgrade"], w.Header()["Connection"] = wants, []string{"Upgrade"}
 	}
+	withoutHop(h.r, w.Header())
 	w.WriteHeader(u.res.StatusCode)
 	u.limit.N = 1 << 62
 	u.stream.SetDeadline(time.Time{}) // those of the attempt
@@ -286,7 +297,8 @@ func (h *handshake) upgrade(w http.ResponseWriter, u *upstream) bool {
 		conn.Close()
 		return false
 	}
-	h.open(u, head)
+	h.conn.head = head
+	h.open(u, &h.conn.leg, http.StatusSwitchingProtocols)
 	return true
 }
 
@@ -303,24 +315,30 @@ func (h *handshake) abandon(u *upstream, err error) {
 func (h *handshake) answer(u *upstream) []byte {
 	var buf bytes.Buffer
 	buf.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	out := h.answerHeader(u)
+	out.Set("Upgrade", "websocket")
+	out.Set("Connection", "Upgrade")
+	out.Write(&buf)
+	buf.WriteString("\r\n")
+	return buf.Bytes()
+}
+
+// answerHeader are the backend's headers as the client gets them.
+func (h *handshake) answerHeader(u *upstream) http.Header {
 	out := endToEnd(u.res.Header)
 	for _, name := range []string{"Sec-Websocket-Extensions", "Content-Length"} {
 		delete(out, name)
 	}
 	out.Del(h.route.pool.LoadHeader)
 	h.affinity.tell(out, u.backend, u.res.StatusCode)
-	out.Set("Upgrade", "websocket")
-	out.Set("Connection", "Upgrade")
 	if u.extension != "" {
 		out.Set("Sec-WebSocket-Extensions", u.extension)
 	}
-	out.Write(&buf)
-	buf.WriteString("\r\n")
-	return buf.Bytes()
+	return out
 }
 
-// open is the transition from handshaking to open.
-func (h *handshake) open(u *upstream, clientHead []byte) {
+// open is the transition from handshaking to open; status is what the client was answered.
+func (h *handshake) open(u *upstream, client *leg, status int) {
 	s := newSession(h.route.place(h.endpoint), u.backend, &SessionInfo{Client: h.conn.remote, ClientIP: h.origin.client, Host: h.r.Host,
 		Path: h.r.URL.Path, Subprotocol: u.subprotocol, RequestID: h.requestID})
 	s.again = h.again(u)
@@ -328,17 +346,19 @@ func (h *handshake) open(u *upstream, clientHead []byte) {
 	u.backend.Live.Open()
 	s.place.health.Opened(u.backend, s.openedAt())
 	h.srv.stats.sessions.Add(1)
-	h.route.stats.handshake("ok", http.StatusSwitchingProtocols)
+	h.route.stats.handshake("ok", status)
 	h.route.stats.HandshakeDuration.Observe(time.Since(h.start).Seconds())
-	s.logOpen()
-	h.conn.head = clientHead
+	s.logOpen(h.r.Proto)
 	s.begin(func() engine.Session {
-		return h.srv.engines.start(h.route.engine(u.compression), (*observed)(s), &h.conn.leg, u.opened())
+		return h.srv.engines.start(h.route.engine(u.compression), (*observed)(s), client, u.opened())
 	})
 	h.srv.sessions.add(s)
 	if h.srv.stopping.Load() {
 		// It opened while the edge was shutting down, perhaps behind the list that the
 		// shutdown goes by.
 		s.Close(shutdownCode, shutdownReason, WhyShutdown)
+	}
+	if h.srv.ctx.Err() != nil {
+		s.kill() // likewise, behind the end of all sessions
 	}
 }

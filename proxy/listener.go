@@ -45,6 +45,7 @@ type endpoint struct {
 	conns   sync.WaitGroup // that the HTTP server has, each until its last handler is done
 	store   *tls.Store
 	unwatch context.CancelFunc // stops following the certificate files
+	retired bool               // it gets no connection of HTTP/2 any more; guarded by the server's http2
 }
 
 func (l *listener) newEndpoint(s ListenerSettings, store *tls.Store) *endpoint {
@@ -102,7 +103,10 @@ func (e *endpoint) serve(ctx context.Context) {
 }
 
 // retire ends the endpoint: it takes no connection any more.
-func (e *endpoint) retire() { e.queue.Close() }
+func (e *endpoint) retire() {
+	e.queue.Close()
+	e.ln.srv.http2.retire(e)
+}
 
 // watchCertificates follows the certificate files of the endpoint.
 func (e *endpoint) watchCertificates(ctx context.Context) {
@@ -180,7 +184,11 @@ func (e *endpoint) welcome(ctx context.Context, tcp *net.TCPConn) {
 		c.Conn, c.tls = conn, conn
 		ready = secureConn{c}
 	}
-	for !e.queue.put(ready) {
+	take := func(e *endpoint) bool { return e.queue.put(ready) }
+	if c.tls != nil && negotiatedHTTP2(c.tls) {
+		take = func(e *endpoint) bool { return e.serveHTTP2(c) }
+	}
+	for !take(e) {
 		// The settings changed meanwhile: the next endpoint takes it, if there is one.
 		next := e.ln.endpoint.Load()
 		if next == e {

@@ -39,6 +39,7 @@ type Server struct {
 	stats    stats
 	current  atomic.Pointer[Generation]
 	stopping atomic.Bool
+	http2    *http2Conns
 
 	ctx    context.Context // ends what runs in the background
 	cancel context.CancelFunc
@@ -60,7 +61,7 @@ type Server struct {
 // is committed. log gets one line when a session opens and one when it ends.
 func NewServer(log *zap.Logger) *Server {
 	now := time.Now()
-	s := &Server{started: now, log: log, ids: newIDs(now), sessions: newSessions(),
+	s := &Server{started: now, log: log, ids: newIDs(now), sessions: newSessions(), http2: newHTTP2Conns(),
 		listeners: map[string]*listener{}, limits: map[string]*limits{}, pools: map[string]*pool{}, measurePause: measurePause}
 	s.noise = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 20, 100)

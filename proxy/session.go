@@ -182,10 +182,11 @@ func (s *Session) age() time.Duration { return time.Since(s.place.srv.started) -
 
 func (s *Session) openedAt() time.Time { return s.place.srv.started.Add(s.opened) }
 
-func (s *Session) logOpen() {
+// logOpen says that the session is open, and which version of HTTP its handshake was made in.
+func (s *Session) logOpen(version string) {
 	if line := s.place.srv.log.Check(zap.InfoLevel, "session opened"); line != nil {
 		i := s.Info()
-		line.Write(s.fields(&i, zap.String("host", i.Host), zap.String("path", bounded(i.Path)), zap.String("subprotocol", i.Subprotocol))...)
+		line.Write(s.fields(&i, zap.String("host", i.Host), zap.String("path", bounded(i.Path)), zap.String("subprotocol", i.Subprotocol), zap.String("http", version))...)
 	}
 }
 

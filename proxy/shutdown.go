@@ -43,6 +43,7 @@ func (s *Server) Shutdown(ctx context.Context, window, deadline time.Duration) {
 	if err != nil {
 		s.log.Warn("not all ended in time", zap.Int("sessions", s.sessions.len()), zap.Int64("requests", s.stats.handshaking.Load()))
 	}
+	s.http2.wait(ctx) // for GOAWAY, and what goes before it
 	s.cancel()
 	for _, p := range pools {
 		p.close()

@@ -57,7 +57,7 @@ func upgradeRequired(text string) *refusal {
 
 // asksWebSocket reports whether r means to open a WebSocket, well or badly.
 func asksWebSocket(r *http.Request) bool {
-	return hasToken(r.Header["Upgrade"], "websocket") || len(r.Header["Sec-Websocket-Key"]) > 0
+	return streamOf(r) != nil || hasToken(r.Header["Upgrade"], "websocket") || len(r.Header["Sec-Websocket-Key"]) > 0
 }
 
 func hasToken(lines []string, token string) bool {
@@ -71,12 +71,18 @@ type opening struct {
 	offers    deflate.Offers // of permessage-deflate, where the route has a use for them
 }
 
-// checkOpening holds a client's handshake against RFC 6455 §4.1 and §4.2.1.
+// checkOpening holds a client's handshake against RFC 6455 §4.1 and §4.2.1, or, over HTTP/2,
+// RFC 8441.
 func checkOpening(r *http.Request) (opening, *refusal) {
+	if s := streamOf(r); s != nil {
+		return checkConnect(r, s)
+	}
 	h := r.Header
 	keys := h["Sec-Websocket-Key"]
 	versions := h["Sec-Websocket-Version"]
 	switch {
+	case r.ProtoMajor == 2:
+		return opening{}, malformed("a WebSocket handshake over HTTP/2 is a CONNECT with :protocol")
 	case r.Method != http.MethodGet:
 		return opening{}, malformed("a WebSocket handshake is a GET, not a %s", r.Method)
 	case !r.ProtoAtLeast(1, 1):
@@ -94,16 +100,22 @@ func checkOpening(r *http.Request) (opening, *refusal) {
 	case len(versions) != 1 || strings.TrimSpace(versions[0]) != "13":
 		return opening{}, upgradeRequired("the WebSocket version here is 13")
 	}
+	protocols, ref := offeredProtocols(h)
+	return opening{key: keys[0], protocols: protocols}, ref
+}
+
+// offeredProtocols are the subprotocols that a client speaks.
+func offeredProtocols(h http.Header) ([]string, *refusal) {
 	protocols := tokens(h["Sec-Websocket-Protocol"])
 	for i, p := range protocols {
 		if !httpguts.ValidHeaderFieldName(p) {
-			return opening{}, malformed("Sec-WebSocket-Protocol is no list of tokens")
+			return nil, malformed("Sec-WebSocket-Protocol is no list of tokens")
 		}
 		if slices.Contains(protocols[:i], p) {
-			return opening{}, malformed("Sec-WebSocket-Protocol names a protocol twice")
+			return nil, malformed("Sec-WebSocket-Protocol names a protocol twice")
 		}
 	}
-	return opening{key: keys[0], protocols: protocols}, nil
+	return protocols, nil
 }
 
 func validKey(key string) bool {

@@ -81,7 +81,7 @@ var layers = []struct {
 	{"proxy/deflate", nil},
 	{"proxy/relay", []string{"proxy/frame", "proxy/deflate"}},
 	{"proxy/loop", nil},
-	{"proxy/...", []string{"proxy/...", "balance", "discovery", "tls", "internal/histogram", "internal/health"}},
+	{"proxy/...", []string{"proxy/...", "balance", "discovery", "tls", "internal/histogram", "internal/health", "internal/extendedconnect"}},
 	{"tls", nil},
 	{"internal/metrics", []string{"internal/histogram"}},
 	{"internal/cli", []string{"internal/admin", "internal/scalar"}},

@@ -1,6 +1,12 @@
 package engine
 
-import "time"
+import (
+	"math"
+	"time"
+)
+
+// Never is how long ago something was acknowledged that never was.
+const Never time.Duration = math.MaxInt64
 
 // Delivery is what a system knows of the bytes that it was given for a peer.
 type Delivery struct {
@@ -10,6 +16,8 @@ type Delivery struct {
 	// Closed is true when bytes wait because the peer's system has no room for them: who
 	// should read there does not.
 	Closed bool
+	// Queued is true when bytes have not been sent yet.
+	Queued bool
 	// Open is false once the peer has ended its stream, or the connection is broken.
 	Open bool
 }

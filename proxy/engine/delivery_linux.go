@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,11 +14,12 @@ const tcpEstablished = 1
 func ReadDelivery(fd int) Delivery {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return Delivery{Acked: math.MaxInt64, Open: true}
+		return Delivery{Acked: Never, Open: true}
 	}
 	return Delivery{
 		Acked:  time.Duration(info.Last_ack_recv) * time.Millisecond,
 		Sent:   time.Duration(info.Last_data_sent) * time.Millisecond,
+		Queued: info.Notsent_bytes > 0,
 		Open:   info.State == tcpEstablished,
 		Closed: info.Notsent_bytes > 0 && info.Unacked == 0, // nothing is in flight, and something is left
 	}
