@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	cryptotls "crypto/tls"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/gobwas/ws"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // withHTTP2 gives the first listener of settings a certificate and HTTP/2.
@@ -112,7 +114,7 @@ func (c *http2Client) open(path string, more map[string]string) *http2Socket {
 		body, _ := io.ReadAll(res.Body)
 		c.t.Fatalf("CONNECT %s: got %s: %s", path, res.Status, body)
 	}
-	s := &http2Socket{Reader: res.Body, PipeWriter: in, Conn: c.conn, res: res, reset: cancel}
+	s := &http2Socket{Reader: res.Body, PipeWriter: in, Conn: c.conn, res: res}
 	s.rawConn = newRawConn(c.t, s)
 	c.t.Cleanup(func() { in.Close(); cancel() })
 	return s
@@ -124,8 +126,7 @@ type http2Socket struct {
 	*io.PipeWriter
 	net.Conn
 	*rawConn
-	res   *http.Response
-	reset context.CancelFunc // RST_STREAM
+	res *http.Response
 }
 
 func (s *http2Socket) Read(p []byte) (int, error)  { return s.Reader.Read(p) }
@@ -139,7 +140,10 @@ func (s *http2Socket) SetWriteDeadline(time.Time) error { return nil }
 func (s *http2Socket) LocalAddr() net.Addr              { return s.Conn.LocalAddr() }
 func (s *http2Socket) RemoteAddr() net.Addr             { return s.Conn.RemoteAddr() }
 
-// say sends a text message and wants it back.
+// reset is RST_STREAM.
+func (s *http2Socket) reset() { s.res.Body.Close() }
+
+// echo sends a text message and wants it back.
 func (s *http2Socket) echo(text string) {
 	s.t.Helper()
 	s.send(clientFrame(ws.OpText, text))
@@ -160,4 +164,70 @@ func (s *http2Socket) bye() {
 	s.send(clientFrame(ws.OpClose, "\x03\xe8"))
 	s.wantClose(ws.StatusNormalClosure)
 	s.wantStreamEnd()
+}
+
+// frameClient speaks HTTP/2 frame by frame.
+type frameClient struct {
+	*http2.Framer
+	t      *testing.T
+	conn   net.Conn
+	block  bytes.Buffer
+	coder  *hpack.Encoder
+	stream uint32
+}
+
+// frames makes a connection to the edge on which frames are the test's.
+func (e *testEdge) frames() *frameClient {
+	e.t.Helper()
+	conn := dialTLS(e.t, e.addr(), "h2")
+	conn.SetDeadline(time.Now().Add(patience))
+	f := &frameClient{Framer: http2.NewFramer(conn, conn), t: e.t, conn: conn, stream: 1}
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	f.coder = hpack.NewEncoder(&f.block)
+	io.WriteString(conn, http2.ClientPreface)
+	if err := f.WriteSettings(); err != nil {
+		e.t.Fatal(err)
+	}
+	return f
+}
+
+// request sends a request on the next stream and returns its status, or how it was reset.
+func (f *frameClient) request(end bool, headers ...string) string {
+	f.t.Helper()
+	f.block.Reset()
+	for i := 0; i < len(headers); i += 2 {
+		f.coder.WriteField(hpack.HeaderField{Name: headers[i], Value: headers[i+1]})
+	}
+	id := f.stream
+	f.stream += 2
+	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: f.block.Bytes(), EndHeaders: true, EndStream: end}); err != nil {
+		f.t.Fatal(err)
+	}
+	for {
+		switch x := f.next().(type) {
+		case *http2.MetaHeadersFrame:
+			if x.StreamID == id {
+				return x.PseudoValue("status")
+			}
+		case *http2.RSTStreamFrame:
+			if x.StreamID == id {
+				return "RST_STREAM " + x.ErrCode.String()
+			}
+		case *http2.GoAwayFrame:
+			return "GOAWAY " + x.ErrCode.String()
+		}
+	}
+}
+
+// next reads a frame.
+func (f *frameClient) next() http2.Frame {
+	f.t.Helper()
+	x, err := f.ReadFrame()
+	if err != nil {
+		f.t.Fatalf("reading a frame: %v", err)
+	}
+	if s, ok := x.(*http2.SettingsFrame); ok && !s.IsAck() {
+		f.WriteSettingsAck()
+	}
+	return x
 }

@@ -60,7 +60,7 @@ pools:
 				Certificates: []KeyPair{{Cert: filepath.Join(s.dir, "edge.crt"), Key: filepath.Join(s.dir, "edge.key")}},
 				MinVersion:   cryptotls.VersionTLS12,
 				ClientAuth:   &ClientAuth{Mode: "require", CA: filepath.Join(s.dir, "clients.crt")},
-				ALPN:         []string{"http/1.1"},
+				ALPN:         []string{"h2", "http/1.1"},
 				Engine:       "auto",
 			}},
 		},
@@ -120,7 +120,7 @@ func TestContract(t *testing.T) {
 				MinVersion:   cryptotls.VersionTLS12,
 				ClientAuth:   &ClientAuth{Mode: "require", CA: in("clients.crt")},
 				TicketKeys:   &TicketKeys{Files: []string{in("k1.bin"), in("k2.bin")}},
-				ALPN:         []string{"http/1.1"},
+				ALPN:         []string{"h2", "http/1.1"},
 				Engine:       "stdlib",
 			},
 			ProxyProtocol:  &ProxyProtocol{Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Timeout: 3 * time.Second},
@@ -203,7 +203,7 @@ listeners:
       min_version: "1.2"
       client_auth: {mode: require, ca: clients.crt}
       ticket_keys: {files: [k1.bin, k2.bin]}
-      alpn: [http/1.1]
+      alpn: [h2, http/1.1]
       engine: stdlib
     proxy_protocol: {trusted: ["10.0.0.0/8"], timeout: 3s}
     trusted_proxies: ["10.0.0.0/8", 192.0.2.7]

@@ -44,7 +44,7 @@ func (m *Memory) setDefaults() {
 
 func (t *ListenerTLS) setDefaults() {
 	t.MinVersion = cryptotls.VersionTLS12
-	t.ALPN = []string{"http/1.1"}
+	t.ALPN = []string{"h2", "http/1.1"}
 	t.Engine = "auto"
 }
 

@@ -10,7 +10,6 @@ import (
 //	key       the name in the YAML; a field without one is not read from it
 //	required  "true": the key must be there and not empty
 //	oneof     the accepted values of a string (of each element, for a list)
-//	later     values of the contract that this version refuses in words of their own
 //	as        how text becomes the value, where the Go type does not say it:
 //	          bytes, percent, memory, tls_version, file, hash_source
 //	range     "LOW..HIGH" in the notation of the value; "0|" before it allows 0 as well

@@ -16,18 +16,9 @@ var laterKeys = map[reflect.Type][]string{
 	reflect.TypeFor[Route](): {"auth"},
 }
 
-// laterReasons say more about values that are refused for now.
-var laterReasons = map[string]string{
-	"h2": "WebSocket over HTTP/2 does not work yet",
-}
-
 // notYet is the message for a key or value that a later version will have.
 func notYet(what, text string) string {
-	msg := what + " " + quote(text) + " is not available in this version"
-	if why := laterReasons[text]; why != "" {
-		msg += ": " + why
-	}
-	return msg
+	return what + " " + quote(text) + " is not available in this version"
 }
 
 // isLaterKey reports whether a later version has key in t.

@@ -43,7 +43,7 @@ type ListenerTLS struct {
 	// TicketKeys is nil if the process makes up its own session ticket keys.
 	TicketKeys *TicketKeys `key:"ticket_keys"`
 	// ALPN lists the protocols offered, the preferred one first.
-	ALPN []string `key:"alpn" oneof:"http/1.1" later:"h2" unique:"true" noempty:"true"`
+	ALPN []string `key:"alpn" oneof:"h2,http/1.1" unique:"true" noempty:"true"`
 	// Engine says who protects the records of TLS 1.3 once a handshake is done: auto (the
 	// edge's own record layer where it can) or stdlib (crypto/tls always).
 	Engine string `key:"engine" oneof:"auto,stdlib"`

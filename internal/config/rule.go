@@ -18,7 +18,6 @@ type scalarRule struct {
 	noun  string // the key, as messages call the value
 	as    string
 	oneof []string
-	later []string
 	limit string
 }
 
@@ -96,14 +95,11 @@ func (rule scalarRule) convert(text string, t reflect.Type) (any, error) {
 
 // convertText accepts any text, or one of the choices.
 func (rule scalarRule) convertText(text string) (string, error) {
-	switch {
-	case len(rule.oneof) == 0 || slices.Contains(rule.oneof, text):
+	if len(rule.oneof) == 0 || slices.Contains(rule.oneof, text) {
 		return text, nil
-	case slices.Contains(rule.later, text):
-		return "", fmt.Errorf("%s (%s)", notYet(rule.noun, text), oneOf(rule.oneof))
 	}
 	return "", fmt.Errorf("unknown %s %s%s", rule.noun, quote(text),
-		didYouMean(text, slices.Concat(rule.oneof, rule.later), rule.oneof))
+		didYouMean(text, rule.oneof, rule.oneof))
 }
 
 // inRange converts text and compares the result with a limit such as "0|1s..10m",

@@ -43,7 +43,6 @@ func schemaOf(t reflect.Type) []field {
 				noun:  key,
 				as:    f.Tag.Get("as"),
 				oneof: words(f.Tag.Get("oneof")),
-				later: words(f.Tag.Get("later")),
 				limit: f.Tag.Get("range"),
 			},
 		})
