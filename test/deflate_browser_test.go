@@ -53,12 +53,17 @@ const sockets = `globalThis.sockets = {
 // browserLibrary opens a tab.
 func browserLibrary(t *testing.T) library {
 	t.Helper()
-	ctx := openBrowser(t)
-	b := &tab{ctx: ctx}
 	// A page of loopback: others may not connect to it.
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") }))
 	t.Cleanup(page.Close)
-	must(t, chromedp.Do(ctx, chromedp.Navigate(page.URL)))
+	return browserAt(t, page.URL)
+}
+
+// browserAt opens a tab at a page.
+func browserAt(t *testing.T, page string) library {
+	t.Helper()
+	b := &tab{ctx: openBrowser(t)}
+	must(t, chromedp.Do(b.ctx, chromedp.Navigate(page)))
 	_, err := run[any](b, sockets)
 	must(t, err)
 	return library{name: "Chromium", dial: b.dial}

@@ -37,14 +37,20 @@ func npmLibrary(t *testing.T) library { return npmOffering(t, true) }
 // npmOffering is npmLibrary with the option perMessageDeflate of the clients.
 func npmOffering(t *testing.T, deflate any) library {
 	t.Helper()
+	return npmScript(t, "npm", "client.js", deflate)
+}
+
+// npmScript is npmLibrary with the clients of a script.
+func npmScript(t *testing.T, name, script string, deflate any) library {
+	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		missing(t, "no Node.js")
 	}
 	if _, err := os.Stat("npm/node_modules/ws"); err != nil {
 		missing(t, "the packages of test/npm are not installed")
 	}
-	clients := startNode(t, "client.js")
-	return library{name: "npm",
+	clients := startNode(t, script)
+	return library{name: name,
 		dial: func(ctx context.Context, url string, protocols []string) (peer, error) {
 			p := clients.add()
 			clients.tell(map[string]any{"id": p.id, "command": "open", "url": url, "protocols": append([]string{}, protocols...), "deflate": deflate})

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs or builds what the tests need besides Go: a Consul agent, the npm packages of
+# Installs or builds what the tests need besides Go: a Consul agent, h2spec, the npm packages of
 # test/npm, openssl, HAProxy and Chromium. In CI a thing that cannot be had is an error; elsewhere the
 # tests that need it are skipped and say so.
 set -uo pipefail
@@ -12,6 +12,7 @@ missing() {
 }
 
 test/consulagent/build.sh >/dev/null || missing "no Consul agent: its build failed"
+test/h2spec/build.sh >/dev/null || missing "no h2spec: its build failed"
 
 if command -v npm >/dev/null; then
   if ! cmp -s test/npm/package-lock.json test/npm/node_modules/.installed; then
