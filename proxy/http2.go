@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 net/http, which is to be used instead, cannot send GOAWAY to one connection
+
 package proxy
 
 import (
@@ -129,8 +131,6 @@ func (e *endpoint) serveHTTP2(c *clientConn) bool {
 }
 
 // serve runs x/net's server, which closes the connection when it is through.
-//
-//lint:ignore SA1019 net/http serves HTTP/2 on crypto/tls's own connections only
 func (c *http2Conn) serve() {
 	limits, srv := c.endpoint.Limits, c.endpoint.ln.srv
 	c.base = &http.Server{
