@@ -21,7 +21,7 @@ import (
 // stream that has stopped does not stop the others (RFC 9113 §5.2.2).
 const (
 	http2Streams          = 250
-	http2StreamWindow     = 256 << 10
+	http2StreamWindow     = 64 << 10
 	http2ConnectionWindow = http2Streams * http2StreamWindow
 	http2FrameBytes       = 16 << 10 // the least there is; a connection keeps a buffer of it
 )
@@ -122,6 +122,7 @@ func (e *endpoint) serveHTTP2(c *clientConn) bool {
 	}
 	defer srv.http2.remove(h)
 	defer context.AfterFunc(srv.ctx, func() { c.stream.Abort() })()
+	c.guard = nil // it is for HTTP/1
 	// Streams of several routes share the connection: it is dead when it is for all of them.
 	c.stream.SetProgressTimeout(srv.current.Load().longestWriteTimeout())
 	c.SetReadDeadline(c.deadline)

@@ -107,7 +107,6 @@ func TestHTTP2Malformed(t *testing.T) {
 		{"handshake of HTTP/1", append([]string{":method", "GET", ":scheme", "https", ":authority", "edge.test", ":path", "/ws"}, "sec-websocket-key", testKey, "sec-websocket-version", "13"), true, "400"},
 		{"Upgrade", append(with("x", ""), "upgrade", "websocket"), false, "400"},
 		{"Connection", append(with("x", ""), "connection", "upgrade"), false, "400"},
-		{"plain GET", []string{":method", "GET", ":scheme", "https", ":authority", "edge.test", ":path", "/"}, true, "426"},
 	} {
 		if got := f.request(tt.end, tt.headers...); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)

@@ -7,6 +7,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -57,7 +58,7 @@ func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
 	h.srv.stats.requests.Add(1)
 	defer p.over()
 	control := http.NewResponseController(w)
-	if h.r.Body != http.NoBody {
+	if h.r.ContentLength != 0 { // a length of 0, said or not, is no body
 		p.body = &requestBody{in: h.r.Body, control: control, timeout: h.endpoint.Limits.RequestBodyTimeout,
 			stream: h.r.ProtoMajor > 1}
 	}
@@ -100,12 +101,21 @@ func checkPlain(r *http.Request) *refusal {
 	switch {
 	case hasToken(r.Header["Upgrade"], "h2c"):
 		return malformed("HTTP/2 without TLS is not spoken here")
+	case r.ProtoMajor == 2 && !soundLength(r):
+		return malformed("the Content-Length is not that of the body")
 	case r.Method == http.MethodConnect:
 		return malformed("CONNECT is for proxies of another kind")
 	case r.Method == http.MethodTrace:
 		return refuse(http.StatusMethodNotAllowed, "malformed", "TRACE is not forwarded")
 	}
 	return nil
+}
+
+// soundLength reports whether a request of HTTP/2 has the length that it says (RFC 9113 §8.1.1).
+// x/net counts what comes, but takes what says no number, or says it twice, for 0.
+func soundLength(r *http.Request) bool {
+	said := r.Header["Content-Length"]
+	return len(said) == 0 || len(said) == 1 && said[0] == strconv.FormatInt(r.ContentLength, 10)
 }
 
 // choose reserves a backend for the request.

@@ -129,7 +129,7 @@ func (g *headGuard) stop(why string) {
 func (g *headGuard) of(n int) (why string, last bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stopped != n {
+	if g.stopped == 0 || g.stopped != n {
 		return "", false
 	}
 	return g.why, true
