@@ -56,15 +56,34 @@ pools:
 	for name, addr := range map[string]string{"edge": e.addr("edge"), "x/net": bare} {
 		report := filepath.Join(t.TempDir(), "report.xml")
 		wg.Go(func() {
-			_, port, _ := net.SplitHostPort(addr)
-			out, err := exec.Command(program, "-h", "127.0.0.1", "-p", port, "-t", "-k", "-o", "5", "-j", report).CombinedOutput()
-			passed, failed := readReport(t, report)
-			if !slices.Equal(failed, notConforming) || passed < 140 {
-				t.Errorf("%s: %d passed, these failed: %q (%v)\n%s", name, passed, failed, err, out)
+			passed, failed, out := runH2spec(t, program, addr, report)
+			if passed+len(failed) < 145 {
+				t.Errorf("%s: %d cases were run\n%s", name, passed+len(failed), out)
+			}
+			// Some cases send the frame that is wrong behind a request that is whole enough to be
+			// answered: whether the answer comes first is a matter of luck.
+			for try := 0; try < 5 && !slices.Equal(failed, notConforming); try++ {
+				failed = slices.DeleteFunc(failed, func(c string) bool {
+					section, _, _ := strings.Cut(c, ":")
+					_, again, _ := runH2spec(t, program, addr, report, section)
+					return !slices.Contains(again, c)
+				})
+			}
+			if !slices.Equal(failed, notConforming) {
+				t.Errorf("%s: these failed: %q\n%s", name, failed, out)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// runH2spec runs the cases of sections, or all, and returns how many passed and which did not.
+func runH2spec(t *testing.T, program, addr, report string, sections ...string) (passed int, failed []string, output string) {
+	_, port, _ := net.SplitHostPort(addr)
+	args := append([]string{"-h", "127.0.0.1", "-p", port, "-t", "-k", "-o", "5", "-j", report}, sections...)
+	out, _ := exec.Command(program, args...).CombinedOutput() // its status says that some have failed
+	passed, failed = readReport(t, report)
+	return passed, failed, string(out)
 }
 
 // h2spec is the program that test/h2spec/build.sh builds.
