@@ -1,14 +1,11 @@
 package test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -43,12 +40,7 @@ func npmOffering(t *testing.T, deflate any) library {
 // npmScript is npmLibrary with the clients of a script.
 func npmScript(t *testing.T, name, script string, deflate any) library {
 	t.Helper()
-	if _, err := exec.LookPath("node"); err != nil {
-		missing(t, "no Node.js")
-	}
-	if _, err := os.Stat("npm/node_modules/ws"); err != nil {
-		missing(t, "the packages of test/npm are not installed")
-	}
+	needNPM(t, "ws")
 	clients := startNode(t, script)
 	return library{name: name,
 		dial: func(ctx context.Context, url string, protocols []string) (peer, error) {
@@ -85,10 +77,10 @@ func missing(t *testing.T, what string) {
 	t.Skipf("%s: run test/prepare.sh", what)
 }
 
-// node is a process that runs one of the scripts of test/npm.
+// node is a script that has WebSockets of the package ws.
 type node struct {
+	*script
 	t        *testing.T
-	stdin    io.WriteCloser
 	port     chan int
 	accepted chan peer
 
@@ -114,47 +106,24 @@ type nodeEvent struct {
 	Code, Port                          int
 }
 
-func startNode(t *testing.T, script ...string) *node {
+func startNode(t *testing.T, args ...string) *node {
 	t.Helper()
 	n := &node{t: t, port: make(chan int, 1), accepted: make(chan peer, 16), peers: map[int]*npmPeer{}}
-	cmd := exec.Command("node", script...)
-	cmd.Dir, cmd.Stderr = "npm", os.Stderr
-	stdin, err := cmd.StdinPipe()
-	must(t, err)
-	stdout, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	n.stdin = stdin
-	ended := make(chan struct{})
-	go func() { n.read(stdout); close(ended) }()
-	t.Cleanup(func() {
-		stdin.Close() // ends it
-		<-ended
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", script[0], err)
-		}
-	})
+	n.script = startScript(t, n.hear, nil, args...)
 	return n
 }
 
-func (n *node) read(stdout io.Reader) {
-	r := bufio.NewReaderSize(stdout, 1<<16)
-	for {
-		line, err := r.ReadBytes('\n')
-		if err != nil {
-			return
-		}
-		var e nodeEvent
-		if err := json.Unmarshal(line, &e); err != nil {
-			n.t.Errorf("a script wrote %.100q: %v", line, err)
-			return
-		}
-		if e.Event == "listening" {
-			n.port <- e.Port
-			continue
-		}
-		n.take(e)
+func (n *node) hear(line []byte) {
+	var e nodeEvent
+	if err := json.Unmarshal(line, &e); err != nil {
+		n.t.Errorf("a script wrote %.100q: %v", line, err)
+		return
 	}
+	if e.Event == "listening" {
+		n.port <- e.Port
+		return
+	}
+	n.take(e)
 }
 
 // take hands an event to the WebSocket that it is about.
@@ -201,17 +170,6 @@ func (n *node) addID(id int) *npmPeer {
 	defer n.mu.Unlock()
 	n.peers[id] = p
 	return p
-}
-
-func (n *node) tell(command map[string]any) error {
-	line, err := json.Marshal(command)
-	if err != nil {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, err = n.stdin.Write(append(line, '\n'))
-	return err
 }
 
 func (p *npmPeer) send(kind string, parts ...[]byte) error {
