@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 each=${1:-10m}
-for test in TestReloads TestConsul TestDay TestConformance TestSlowConsumers TestFickleConsumers TestRollingDeploy TestScaleOut TestChaos; do
+for test in TestReloads TestConsul TestDay TestConformance TestSlowConsumers TestFickleConsumers TestRollingDeploy TestScaleOut TestChaos TestEventSource; do
   echo "=== $test for $each"
   TIDEGATE_SOAK=$each go test -count=1 -v -timeout 0 -run "^$test\$" ./test
 done
