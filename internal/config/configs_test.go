@@ -20,6 +20,7 @@ func writeShippedFiles(t *testing.T, dir string) {
 		s.write(t, name+".key", key)
 	}
 	s.write(t, "ticket.key", make([]byte, 80))
+	s.write(t, "sticky.key", make([]byte, 32))
 }
 
 // TestShippedConfigurations loads every file of configs/ as a user would who has put
@@ -28,7 +29,7 @@ func TestShippedConfigurations(t *testing.T) {
 	dir := t.TempDir()
 	writeShippedFiles(t, dir)
 	for _, name := range []string{
-		"TIDEGATE_CERT", "TIDEGATE_KEY", "TIDEGATE_TLS", "CONSUL_HTTP_ADDR",
+		"TIDEGATE_CERT", "TIDEGATE_KEY", "TIDEGATE_TLS", "TIDEGATE_STICKY_KEY", "CONSUL_HTTP_ADDR",
 	} {
 		t.Setenv(name, "") // restored afterwards; the defaults serve for empty ones
 	}
@@ -69,6 +70,7 @@ func TestShippedConfigurations(t *testing.T) {
 		{"tls.yaml: client certificates", loaded["tls.yaml"].Listeners[1].TLS.ClientAuth.Mode, "require"},
 		{"tls.yaml: upstream", loaded["tls.yaml"].Pools[0].Upstream.TLS.ServerName, "app.internal"},
 		{"hashing.yaml: hash", loaded["hashing.yaml"].Pools[0].Balance.HashOn, HashSource{From: "query", Name: "room"}},
+		{"socketio.yaml: cookie", loaded["socketio.yaml"].Routes[0].Sticky.Cookie.SecretFile, filepath.Join(dir, "sticky.key")},
 		{"hashing.yaml: alias", len(loaded["hashing.yaml"].Pools[2].Backends), 3},
 	} {
 		if tc.got != tc.want {
