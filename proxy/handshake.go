@@ -118,10 +118,11 @@ func (h *handshake) refused(w http.ResponseWriter, ref *refusal) {
 	http.Error(w, ref.text, ref.status)
 }
 
-// boundBody keeps net/http from waiting for the body of a request that is refused. Over HTTP/2
-// nobody waits.
+// boundBody keeps net/http from waiting for the body of a request that is refused, and from
+// taking what a CONNECT has behind it for a request. Over HTTP/2 nobody waits.
 func (h *handshake) boundBody(w http.ResponseWriter) {
-	if h.r.ContentLength == 0 && len(h.r.TransferEncoding) == 0 || h.r.ProtoMajor == 2 {
+	bare := h.r.ContentLength == 0 && len(h.r.TransferEncoding) == 0
+	if bare && h.r.Method != http.MethodConnect || h.r.ProtoMajor == 2 {
 		return
 	}
 	w.Header().Set("Connection", "close")
