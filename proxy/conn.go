@@ -30,6 +30,7 @@ type clientConn struct {
 	received atomic.Int64
 	guard    *headGuard // nil for what is no HTTP/1
 	requests int        // so far; written in the handler
+	nobody   bool       // its proxy speaks for somebody without an address, who is not to be believed
 }
 
 func (c *clientConn) Read(p []byte) (int, error) {
@@ -53,6 +54,15 @@ func (c *clientConn) Close() error {
 	err := c.Conn.Close()
 	c.closed.Do(func() { c.onClose(c) })
 	return err
+}
+
+// believes returns whose X-Forwarded-* is believed on the connection. Where a proxy makes it
+// for somebody of whom it knows no address, what comes is that one's and not the proxy's word.
+func (c *clientConn) believes(trusted []netip.Prefix) []netip.Prefix {
+	if c.nobody {
+		return nil
+	}
+	return trusted
 }
 
 // RemoteAddr is the client's, also where a proxy makes the connection for it.

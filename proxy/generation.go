@@ -97,7 +97,7 @@ func (n *Next) prepare(settings Settings) error {
 	}
 	n.maxBuffered = settings.MaxBufferedBytes
 	var errs []error
-	pools := map[string]*poolView{}
+	pools, wrong := map[string]*poolView{}, map[string]bool{}
 	for _, p := range settings.Pools {
 		policy, err := balance.New(p.Balance)
 		if err == nil && p.Rebalance.On && p.hashed() {
@@ -108,6 +108,7 @@ func (n *Next) prepare(settings Settings) error {
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pool %s: %w", p.Name, err))
+			wrong[p.Name] = true
 			continue
 		}
 		known := n.srv.pools[p.Name]
@@ -119,6 +120,9 @@ func (n *Next) prepare(settings Settings) error {
 		n.gen.pools = append(n.gen.pools, view)
 	}
 	for _, r := range settings.Routes {
+		if wrong[r.Pool] {
+			continue // said already
+		}
 		if pools[r.Pool] == nil {
 			errs = append(errs, fmt.Errorf("route %s: there is no pool %q", r.Name, r.Pool))
 			continue

@@ -47,7 +47,7 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 			e.conns.Done()
 		}
 	}()
-	h := &handshake{srv: s, endpoint: e, conn: conn, r: r, start: time.Now(), origin: originOf(r, conn.remote, e.TrustedProxies)}
+	h := &handshake{srv: s, endpoint: e, conn: conn, r: r, start: time.Now(), origin: originOf(r, conn.remote, conn.believes(e.TrustedProxies))}
 	if r.ProtoMajor == 1 {
 		conn.requests++
 		h.number = conn.requests

@@ -42,8 +42,12 @@ func (e *endpoint) hearName(ctx context.Context, c *clientConn, tcp *net.TCPConn
 		tcp.Close()
 		return false
 	}
-	if ends != nil {
+	switch {
+	case ends == nil:
+	case ends.Source.IsValid():
 		c.named, c.remote = ends, ends.Source
+	default:
+		c.nobody = true
 	}
 	return true
 }

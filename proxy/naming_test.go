@@ -352,3 +352,34 @@ func TestNamingComesAndGoes(t *testing.T) {
 		t.Errorf("afterwards: %d", got)
 	}
 }
+
+// TestNobodyIsNotBelieved: of somebody whom his proxy does not name, what he says of himself is
+// dropped, also where the proxy's own word would count.
+func TestNobodyIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	addr, clients := forwarding(t)
+	settings := believing(defaults(addr))
+	settings.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	e := startEdge(t, settings)
+	for header, want := range map[string]string{
+		"PROXY UNKNOWN\r\n":                       "127.0.0.1",
+		string(preface.V2.Header(preface.Ends{})): "1.1.1.1, 127.0.0.1", // the proxy's own
+	} {
+		c := e.connect(false, header)
+		c.send(upgradeRequest("/", "X-Forwarded-For: 1.1.1.1"))
+		c.upgraded()
+		if got := <-clients; got != want {
+			t.Errorf("%q: X-Forwarded-For is %s, want %s", header, got, want)
+		}
+		c.Close()
+	}
+	e.idle()
+}
+
+// TestLinkLocalNetworks hold for addresses with a zone.
+func TestLinkLocalNetworks(t *testing.T) {
+	t.Parallel()
+	if !contains([]netip.Prefix{netip.MustParsePrefix("fe80::/10")}, netip.MustParseAddr("fe80::1%eth0")) {
+		t.Error("the zone makes a difference")
+	}
+}

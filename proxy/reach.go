@@ -77,9 +77,9 @@ func (v *poolView) dial(ctx context.Context, addr string) (net.Conn, error) {
 		dialer := net.Dialer{KeepAlive: -1}
 		return dialer.DialContext(ctx, "tcp", addr)
 	}
-	turn := int(v.pool.turn.Add(1)-1) % len(sources)
+	turn := int((v.pool.turn.Add(1) - 1) % uint32(len(sources)))
 	var answered [2]error // by family: no other source would be answered otherwise
-	var errs []error
+	var errs, own []error // own: of source addresses that are not to be had
 	for i := range sources {
 		source := sources[(turn+i)%len(sources)]
 		family := familyOf(source)
@@ -94,13 +94,18 @@ func (v *poolView) dial(ctx context.Context, addr string) (net.Conn, error) {
 			answered[family] = err
 			continue
 		}
-		errs = append(errs, err)
-		if !usedUp(err) {
+		if usedUp(err) {
+			own = append(own, err)
+		} else {
 			answered[family] = err
+			errs = append(errs, err)
 		}
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if len(errs) == 0 { // otherwise somebody has asked the backend, and that is what counts
+		errs = own
 	}
 	if len(errs) == 0 {
 		return nil, fmt.Errorf("%s has no address of the same family as any of source_addresses", addr)

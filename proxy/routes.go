@@ -193,6 +193,9 @@ func hostOf(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
+// contains goes by the address alone: that of a neighbour on the link has a zone, which no prefix
+// has.
 func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.WithZone("")
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

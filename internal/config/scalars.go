@@ -194,6 +194,10 @@ func parseHashSource(key, text string) (HashSource, error) {
 		return HashSource{}, fmt.Errorf("%s takes no name", from)
 	case (from == "header" || from == "cookie") && !isToken(name):
 		return HashSource{}, fmt.Errorf("%s is not a valid %s name", quote(name), from)
+	case from == "header" && http.CanonicalHeaderKey(name) == "Host":
+		return HashSource{}, fmt.Errorf("the Host header is %s: host", key)
+	case from == "header" && ofConnection(name):
+		return HashSource{}, fmt.Errorf("%s belongs to the connection and is not the same for all requests of a client", http.CanonicalHeaderKey(name))
 	case from == "header":
 		name = http.CanonicalHeaderKey(name)
 	}

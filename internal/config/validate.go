@@ -25,6 +25,7 @@ func (v *validator) validate() {
 	v.validatePools()
 	v.validateRoutes()
 	v.validateTies()
+	v.validateCookies()
 }
 
 func (v *validator) validateAdmin() {

@@ -183,6 +183,12 @@ func (v *validator) canonicalHeaders(path string, headers map[string]string, ref
 	return canonical
 }
 
+// ofConnection reports whether a header is not the same for all requests of a client.
+func ofConnection(name string) bool {
+	name = http.CanonicalHeaderKey(name)
+	return connectionHeaders[name] || strings.HasPrefix(name, "Sec-Websocket-")
+}
+
 // connectionHeaders belong to one connection (RFC 9110 §7.6.1) or to the message as the
 // edge sends it, so that a route cannot change them.
 var connectionHeaders = map[string]bool{

@@ -24,7 +24,7 @@ const (
 )
 
 // Ends are the two ends of a connection as a header names them. IPv4 addresses are plain
-// ones, never mapped into IPv6.
+// ones, never mapped into IPv6. The zero value is somebody of whom the sender knows no address.
 type Ends struct{ Source, Destination netip.AddrPort }
 
 // What is wrong with a header, beside what the library finds.
@@ -43,9 +43,9 @@ type wire interface {
 
 // Receive reads the header that may stand at the beginning of a connection, until the read
 // deadline of c. It returns nil without an error if the connection begins with something
-// else, which is left where it is, or with nothing until the deadline, or if the header
-// speaks for nobody (LOCAL, UNKNOWN) or for a client that has no TCP address: the ends are
-// those of the connection then. With an error a header was begun and c is of no use any more.
+// else, which is left where it is, or with nothing until the deadline, or if the sender speaks
+// for itself (LOCAL). It returns the zero Ends for somebody who has no TCP address, or of whom
+// the sender knows none (UNKNOWN). With an error a header was begun and c is of no use any more.
 func Receive(c *net.TCPConn) (*Ends, error) { return receive(socket{c}) }
 
 func receive(w wire) (*Ends, error) {
@@ -124,18 +124,24 @@ func broken(err error) error { return fmt.Errorf("%w: %w", errIncomplete, err) }
 // without a known address. The library refuses it, and §2.2 leaves the choice.
 var proxyUnspecified = append(bytes.Clone(proxyproto.SIGV2), 0x21, 0x00)
 
+// lineUnknown begins a header of version 1 that does so (§2.1).
+var lineUnknown = []byte("PROXY UNKNOWN")
+
 // parse reads a whole header.
 func parse(header []byte) (*Ends, error) {
-	if bytes.HasPrefix(header, proxyUnspecified) {
-		return nil, nil
+	if bytes.HasPrefix(header, proxyUnspecified) || bytes.HasPrefix(header, lineUnknown) {
+		return &Ends{}, nil
 	}
 	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(header), len(header)))
 	if err != nil {
 		return nil, err
 	}
 	source, destination, ok := h.TCPAddrs()
-	if !ok || h.Command != proxyproto.PROXY {
+	switch {
+	case h.Command != proxyproto.PROXY:
 		return nil, nil
+	case !ok: // no TCP
+		return &Ends{}, nil
 	}
 	return &Ends{plain(source), plain(destination)}, nil
 }

@@ -83,7 +83,7 @@ var headers = []struct {
 }
 
 func (e *Ends) String() string {
-	if e == nil {
+	if e == nil || *e == (Ends{}) {
 		return ""
 	}
 	return e.Source.String() + " " + e.Destination.String()
@@ -292,5 +292,24 @@ func TestHeader(t *testing.T) {
 	}
 	if got := None.Header(Ends{four, four}); got != nil {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestReceiveNobody tells a sender that speaks for itself from one that speaks for somebody
+// whom it does not name.
+func TestReceiveNobody(t *testing.T) {
+	for header, nobody := range map[string]bool{
+		"PROXY UNKNOWN\r\n":      true,
+		v2(0x21, 0x00, ""):       true,
+		v2(0x20, 0x00, ""):       false,
+		v2(0x20, 0x11, "x"):      false,
+		"GET / HTTP/1.1\r\n\r\n": false,
+	} {
+		far, near := pair(t)
+		far.Write([]byte(header))
+		got, err := Receive(near)
+		if err != nil || (got != nil) != nobody || nobody && *got != (Ends{}) {
+			t.Errorf("%q: got %v, %v", header, got, err)
+		}
 	}
 }
