@@ -15,9 +15,11 @@ type requestBody struct {
 	in      io.Reader
 	control *http.ResponseController
 	timeout time.Duration // without a byte; 0: none
+	left    int64         // of its length; negative: that is not known. The reader's
 	stream  bool          // of HTTP/2, whose deadline ends it also while nobody reads
 
 	mu   sync.Mutex
+	all  bool  // has come
 	over bool  // the request is: the connection is another one's
 	err  error // what went wrong with the client
 }
@@ -29,6 +31,14 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.in.Read(p)
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	if err == io.EOF || b.left == 0 {
+		b.mu.Lock()
+		b.all = true
+		b.mu.Unlock()
+	}
 	if err != nil || b.stream {
 		b.expect(0)
 	}
@@ -57,12 +67,38 @@ func (b *requestBody) expect(within time.Duration) bool {
 // Close leaves the rest to net/http. The transport may read on until it has noticed.
 func (b *requestBody) Close() error { return nil }
 
-// end is the end of the request.
-func (b *requestBody) end() {
+// whole reports whether all of the body has come.
+func (b *requestBody) whole() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.over = true
+	return b.all
 }
+
+// end is the end of the request. Of HTTP/1, what of it has not come is awaited for a moment, and
+// then the connection ends: to close it at once would take the answer away from a client that is
+// still sending (RFC 9112 §9.6).
+func (b *requestBody) end(conn *clientConn, cut bool) {
+	b.mu.Lock()
+	b.over = true
+	left := !b.all && !b.stream
+	b.mu.Unlock()
+	if !left {
+		return
+	}
+	if !cut {
+		b.control.Flush()
+		conn.CloseWrite()
+		b.control.SetReadDeadline(time.Now().Add(lingering))
+		io.CopyN(io.Discard, b.in, lingeringBytes)
+	}
+	b.control.SetReadDeadline(time.Unix(1, 0)) // net/http reads no more of it either
+}
+
+// How much of a body that nobody wants any more is waited for.
+const (
+	lingering      = time.Second
+	lingeringBytes = 1 << 20
+)
 
 // refusal is the answer to a body that did not come as announced, or nil.
 func (b *requestBody) refusal() *refusal {

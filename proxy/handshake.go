@@ -32,7 +32,8 @@ type handshake struct {
 	preface   []byte      // that goes before it on each connection to a backend
 	requestID string
 	start     time.Time
-	number    int // of the request on its connection, from 1; only HTTP/1 counts
+	last      bool // of its connection
+	number    int  // of the request on its connection, from 1; only HTTP/1 counts
 }
 
 // serve is the HTTP handler of every listener.
@@ -51,6 +52,11 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 {
 		conn.requests++
 		h.number = conn.requests
+	}
+	if ref := h.checkHead(w); ref != nil {
+		s.stats.unrouted.request(ref.status)
+		h.refused(w, ref)
+		return
 	}
 	asks := asksWebSocket(r)
 	if !asks && s.Plain != nil {

@@ -39,6 +39,7 @@ type http2Conn struct {
 	retired bool          // a GOAWAY follows the last stream
 	ended   bool          // no handler starts any more
 	running int           // handlers
+	sockets int           // of them those that have a WebSocket
 	idle    chan struct{} // closed when ended and no handler runs
 }
 
@@ -172,6 +173,8 @@ func (c *http2Conn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s, r := connecting(c.conn, w, r)
 	c.endpoint.ln.srv.serve(e, w, r)
 	if s != nil && s.begun {
+		c.hold(1)
+		defer c.hold(-1)
 		s.run(w)
 	}
 }
@@ -184,9 +187,22 @@ func (c *http2Conn) retire() {
 	switch {
 	case !c.begun:
 		c.conn.stream.Abort()
-	case c.running == 0:
+	case c.over():
 		c.goAway()
 	}
+}
+
+// over reports whether a GOAWAY disturbs nobody. When the edge ends, requests under way do not
+// count: they are finished after it, while new ones would only be refused.
+func (c *http2Conn) over() bool {
+	return c.running == 0 || c.sockets == 0 && c.endpoint.ln.srv.stopping.Load()
+}
+
+// hold counts a WebSocket.
+func (c *http2Conn) hold(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sockets += n
 }
 
 // enter is the beginning of a handler, unless the connection has ended.
@@ -205,10 +221,9 @@ func (c *http2Conn) leave() {
 	defer c.mu.Unlock()
 	c.running--
 	switch {
-	case c.running > 0:
-	case c.ended:
+	case c.running == 0 && c.ended:
 		close(c.idle)
-	case c.retired:
+	case !c.ended && c.retired && c.over():
 		c.goAway()
 	}
 }

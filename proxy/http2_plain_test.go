@@ -176,6 +176,9 @@ func TestHTTP2PlainMalformed(t *testing.T) {
 		"two lengths":                {without("", "content-length", "0", "content-length", "1"), "400"},
 		"length that is none":        {without("", "content-length", "x"), "400"},
 		"CONNECT":                    {[]string{":method", "CONNECT", ":authority", "edge.test:443"}, "400"},
+		"method that is no token":    {without(":method", ":method", "G T"), "400"},
+		"trailer that is no header":  {without("", "trailer", "a b"), "400"},
+		"query with a space":         {without(":path", ":path", "/?a HTTP/1.0"), "400"},
 		"TRACE":                      {without(":method", ":method", "TRACE"), "405"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -189,6 +192,38 @@ func TestHTTP2PlainMalformed(t *testing.T) {
 				t.Errorf("a backend got it")
 			}
 		})
+	}
+}
+
+// TestHTTP2StuckAnswer gives up a client that takes nothing of an answer, and nobody else on its
+// connection, whether its backend drains or not.
+func TestHTTP2StuckAnswer(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"text/plain", "text/event-stream"} {
+		settings := withHTTP2(t, defaults(app(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			if r.URL.Path == "/" {
+				io.CopyN(w, zeros{}, 1<<20)
+			}
+		})))
+		settings.Routes[0].WebSocket.WriteTimeout = 300 * time.Millisecond
+		e := startEdge(t, settings)
+		f := e.frames()
+		if got := f.request(true, ":method", "GET", ":scheme", "https", ":authority", "edge.test", ":path", "/"); got != "200" {
+			t.Fatal(got)
+		}
+		for { // the window of the stream is never opened
+			if x, ok := f.next().(*http2.RSTStreamFrame); ok {
+				if x.StreamID != 1 {
+					t.Errorf("stream %d was reset", x.StreamID)
+				}
+				break
+			}
+		}
+		e.eventually("nothing is left of it", func() bool { return e.load() == 0 && e.Totals().Requests == 0 })
+		if got := f.request(true, ":method", "GET", ":scheme", "https", ":authority", "edge.test", ":path", "/next"); got != "200" {
+			t.Errorf("%s: the next request got %s", kind, got)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tidegate/tidegate/balance"
 )
@@ -25,6 +27,7 @@ type plain struct {
 	backend *balance.Backend // has a reservation for it; nil: none has
 	body    *requestBody     // nil: it has none
 	stream  *eventStream     // nil: its answer is none
+	cut     bool             // its answer is, before its end
 }
 
 // plainKey finds the request behind a dial of its transport.
@@ -33,15 +36,8 @@ type plainKey struct{}
 // proxyPlain forwards a request that opens no WebSocket. What it returns is still to be
 // answered; nil means that the request has been dealt with.
 func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
-	ref, last := h.checkHead()
-	if ref == nil {
-		ref = checkPlain(h.r)
-	}
-	if ref != nil {
+	if ref := checkPlain(h.r); ref != nil {
 		return ref
-	}
-	if last {
-		w.Header().Set("Connection", "close")
 	}
 	if !h.route.allows(h.r) {
 		return refuse(http.StatusForbidden, "origin", "this origin is not allowed")
@@ -57,19 +53,34 @@ func (h *handshake) proxyPlain(w http.ResponseWriter) *refusal {
 	}
 	h.srv.stats.requests.Add(1)
 	defer p.over()
-	control := http.NewResponseController(w)
+	out := newAnswer(w, p, h.last)
+	defer out.end()
+	defer p.cutOldAnswer()
 	if h.r.ContentLength != 0 { // a length of 0, said or not, is no body
-		p.body = &requestBody{in: h.r.Body, control: control, timeout: h.endpoint.Limits.RequestBodyTimeout,
-			stream: h.r.ProtoMajor > 1}
+		p.body = &requestBody{in: h.r.Body, control: out.control, timeout: h.endpoint.Limits.RequestBodyTimeout,
+			left: h.r.ContentLength, stream: h.r.ProtoMajor > 1}
 	}
 	if h.r.ProtoMajor == 1 {
 		h.conn.stream.SetProgressTimeout(h.route.WebSocket.WriteTimeout)
 	}
-	w.Header()["Content-Type"] = nil // none is made up
 	proxy := httputil.ReverseProxy{Rewrite: p.rewrite, Transport: p, ModifyResponse: p.answered, ErrorHandler: p.failed,
 		FlushInterval: flushAfter, BufferPool: &copyBuffers, ErrorLog: h.srv.httpLog}
-	proxy.ServeHTTP(w, h.r)
+	proxy.ServeHTTP(out, h.r)
 	return nil
+}
+
+// cutOldAnswer resets the connection of an answer in HTTP/1.0 that is cut short: where it has no
+// length its end would be taken for the answer's.
+func (p *plain) cutOldAnswer() {
+	cut := recover()
+	if cut == nil {
+		return
+	}
+	p.cut = true
+	if tcp, ok := p.conn.stream.Conn.(*net.TCPConn); ok && !p.r.ProtoAtLeast(1, 1) {
+		tcp.SetLinger(0)
+	}
+	panic(cut)
 }
 
 // flushAfter is how long a part of an answer of known length may wait for the next. What has no
@@ -81,10 +92,10 @@ func (p *plain) over() {
 	if p.stream != nil {
 		p.srv.streams.remove(p.stream)
 	}
-	if p.body != nil {
-		p.body.end()
-	}
 	p.release()
+	if p.body != nil {
+		p.body.end(p.conn, p.cut)
+	}
 	p.srv.stats.requests.Add(-1)
 	p.srv.sessions.wake()
 }
@@ -103,6 +114,10 @@ func checkPlain(r *http.Request) *refusal {
 		return malformed("HTTP/2 without TLS is not spoken here")
 	case r.ProtoMajor == 2 && !soundLength(r):
 		return malformed("the Content-Length is not that of the body")
+	case !httpguts.ValidHeaderFieldName(r.Method):
+		return malformed("the method is no token")
+	case !soundTrailers(r.Trailer):
+		return malformed("Trailer names what is no header")
 	case r.Method == http.MethodConnect:
 		return malformed("CONNECT is for proxies of another kind")
 	case r.Method == http.MethodTrace:
@@ -116,6 +131,16 @@ func checkPlain(r *http.Request) *refusal {
 func soundLength(r *http.Request) bool {
 	said := r.Header["Content-Length"]
 	return len(said) == 0 || len(said) == 1 && said[0] == strconv.FormatInt(r.ContentLength, 10)
+}
+
+// soundTrailers reports whether a request announces trailers that can be sent on.
+func soundTrailers(announced http.Header) bool {
+	for name := range announced {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // choose reserves a backend for the request.
@@ -199,13 +224,16 @@ func (p *plain) RoundTrip(out *http.Request) (*http.Response, error) {
 // blame finds out whose fault the end of an attempt is: the client's, for which it returns the
 // answer, or the backend's.
 func (p *plain) blame(err error) (*failure, *refusal) {
+	var ref *refusal
 	if p.body != nil {
-		if ref := p.body.refusal(); ref != nil {
-			return nil, ref
-		}
+		ref = p.body.refusal()
 	}
-	if p.r.Context().Err() != nil {
-		return nil, refuse(statusClientGone, "client_gone", "the client went away")
+	// A body that ends early ends the context too, and so does one that is late.
+	if p.r.Context().Err() != nil && (ref == nil || ref.status != http.StatusRequestTimeout) {
+		ref = refuse(statusClientGone, "client_gone", "the client went away")
+	}
+	if ref != nil {
+		return nil, ref
 	}
 	last := fail(balance.FailureHandshake, err)
 	errors.As(err, &last)
@@ -275,7 +303,6 @@ func (p *plain) failed(w http.ResponseWriter, _ *http.Request, err error) {
 		ref = malformed("%s", err) // ReverseProxy's own words, of the request
 	}
 	p.route.stats.request(ref.status)
-	delete(w.Header(), "Content-Type")
 	p.refused(w, ref)
 }
 

@@ -19,6 +19,7 @@ import (
 type headGuard struct {
 	mu      sync.Mutex
 	line    []byte // the present one, see keep
+	cut     bool   // it is longer than what is kept
 	first   bool   // of the request line
 	heads   int    // that are complete
 	skip    int64  // bytes of a body
@@ -63,7 +64,9 @@ func (g *headGuard) watch(p []byte) {
 // keep keeps what matters of a line: of a request line its end, of others the beginning.
 func (g *headGuard) keep(part []byte) {
 	if !g.first {
-		g.line = append(g.line, part[:min(len(part), maxGuardedLine-len(g.line))]...)
+		room := maxGuardedLine - len(g.line)
+		g.cut = g.cut || len(part) > room
+		g.line = append(g.line, part[:min(len(part), room)]...)
 		return
 	}
 	g.line = append(g.line, part[max(0, len(part)-maxGuardedLine):]...)
@@ -76,6 +79,8 @@ func (g *headGuard) keep(part []byte) {
 func (g *headGuard) endLine() {
 	line := bytes.TrimSuffix(g.line, []byte("\r"))
 	switch {
+	case g.first && len(line) == 0:
+		// net/http passes over empty lines behind a POST, or refuses the connection.
 	case g.first:
 		// Whoever speaks no HTTP at all is net/http's to refuse.
 		major, minor, _ := http.ParseHTTPVersion(string(line[bytes.LastIndexByte(line, ' ')+1:]))
@@ -85,7 +90,7 @@ func (g *headGuard) endLine() {
 	default:
 		g.header(line)
 	}
-	g.line = g.line[:0]
+	g.line, g.cut = g.line[:0], false
 }
 
 func (g *headGuard) header(line []byte) {
@@ -99,6 +104,9 @@ func (g *headGuard) header(line []byte) {
 	case bytes.EqualFold(name, []byte("Content-Length")):
 		g.lengths++
 		g.length = -1
+		if g.cut {
+			return
+		}
 		if n, err := strconv.ParseUint(strings.Trim(string(value), " \t"), 10, 62); err == nil {
 			g.length = int64(n)
 		}
@@ -129,22 +137,27 @@ func (g *headGuard) stop(why string) {
 func (g *headGuard) of(n int) (why string, last bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stopped == 0 || g.stopped != n {
+	switch {
+	case g.stopped == 0 || n < g.stopped:
 		return "", false
+	case n > g.stopped:
+		return "where the request before it ends is not certain", true
 	}
 	return g.why, true
 }
 
-// checkHead refuses a request that could be read in two ways. last says that the connection
-// has to end with this one.
-func (h *handshake) checkHead() (ref *refusal, last bool) {
-	guard := h.conn.guard
-	if guard == nil {
-		return nil, false
+// checkHead refuses a request that could be read in two ways, and has the connection end with
+// one whose end the guard cannot tell.
+func (h *handshake) checkHead(w http.ResponseWriter) *refusal {
+	if h.conn.guard == nil {
+		return nil
 	}
-	why, last := guard.of(h.number)
+	why, last := h.conn.guard.of(h.number)
+	if h.last = last; last {
+		w.Header().Set("Connection", "close")
+	}
 	if why != "" {
-		return malformed("%s", why), true
+		return malformed("%s", why)
 	}
-	return nil, last
+	return nil
 }

@@ -31,6 +31,29 @@ func TestHeadGuardInParts(t *testing.T) {
 	}
 }
 
+// TestHeadGuardKeepsStep with net/http: over the empty lines that it passes over, and lengths
+// that are longer than what the guard keeps of a line.
+func TestHeadGuardKeepsStep(t *testing.T) {
+	t.Parallel()
+	const first = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+	const bad = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
+	for _, empty := range []string{"", "\r\n", "\r\n\r\n", "\n"} {
+		g := newHeadGuard()
+		g.watch([]byte(first + empty + bad))
+		if why, _ := g.of(2); why == "" {
+			t.Errorf("behind %q a request with two lengths passes", empty)
+		}
+	}
+	g := newHeadGuard()
+	g.watch([]byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + strings.Repeat("0", 240) + "18\r\n\r\nGET / HTTP/1.1\r\n\r\n" + bad))
+	if _, last := g.of(1); !last {
+		t.Error("a length that cannot be followed does not end the connection")
+	}
+	if why, _ := g.of(2); why == "" {
+		t.Error("what follows it passes")
+	}
+}
+
 var (
 	lengthLine = regexp.MustCompile(`(?mi)^content-length:`)
 	codingLine = regexp.MustCompile(`(?mi)^transfer-encoding:`)

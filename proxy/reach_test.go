@@ -292,6 +292,7 @@ func TestDialFromSources(t *testing.T) {
 		{"another family of a name", addresses("::1", own), "localhost:" + port, own, nil, ""},
 		{"none of its family", addresses("::1", "fe80::1"), here, "", nil, here + " has no address of the same family as any of source_addresses"},
 		{"none is left", addresses(gone, "203.0.113.2"), here, "", syscall.EADDRNOTAVAIL, "203.0.113.2"},
+		{"one that is gone, and the backend refuses the other", addresses(gone, own), dead, "", syscall.ECONNREFUSED, own},
 		{"the backend refuses: once is enough", addresses(own, "127.0.0.3"), dead, "", syscall.ECONNREFUSED, own},
 	}
 	for _, tt := range tests {

@@ -61,6 +61,8 @@ func (p *plain) connectTo(ctx context.Context, addr string) (net.Conn, error) {
 		f.dialling = true
 		return nil, f
 	}
+	// Whoever takes no byte of a request is not about to answer it.
+	l.stream.SetProgressTimeout(p.route.pool.Upstream.ResponseTimeout)
 	return l.conn(), nil
 }
 

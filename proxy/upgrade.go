@@ -135,6 +135,9 @@ func checkPath(r *http.Request) *refusal {
 	if r.URL.Path == "" || r.URL.Path[0] != '/' {
 		return malformed("the request target is no path")
 	}
+	if strings.Contains(r.URL.RawQuery, " ") { // HTTP/2 lets it through, and it goes on in a line of HTTP/1
+		return malformed("the query has a space")
+	}
 	for seg := range strings.SplitSeq(r.URL.Path, "/") {
 		if seg == "." || seg == ".." {
 			return malformed("the path has dot segments")
