@@ -28,8 +28,9 @@ const (
 // edge that knows the same backends gives a key to the same one, keys are spread by weight,
 // and a backend that comes or goes moves no keys but its own.
 //
-// A strict request has one backend: the one that it prefers, or, if that is none of the set,
-// the one with the highest score of all, also of those that take no sessions.
+// A strict request has one backend: the one that it prefers, or, if it prefers none, the one
+// with the highest score of all, also of those that take no sessions. If what it prefers is not
+// of the set, it has lost its backend and is like one that is not strict.
 //
 // Other requests are the policy's.
 type sticky struct {
@@ -62,10 +63,14 @@ func (p *sticky) Pick(r Request) (*Backend, error) {
 
 // pick is Pick for a request with a key.
 func (p *sticky) pick(r Request) (*Backend, error) {
-	if r.Sticky == StrictlySticky {
-		return p.strict(&r)
-	}
-	if i, ok := p.byName[r.Preferred]; ok && i >= 0 && r.Preferred != 0 {
+	i, known := p.byName[r.Preferred]
+	known = known && r.Preferred != 0
+	switch {
+	case r.Sticky == StrictlySticky && known:
+		return p.strict(i, &r)
+	case r.Sticky == StrictlySticky && r.Preferred == 0:
+		return p.strict(p.highest(r.Hash, nil), &r)
+	case known && i >= 0:
 		if e := &p.entrants[i]; !r.tried(e.live) && e.reserve() {
 			return e.backend, nil
 		}
@@ -81,12 +86,8 @@ func (p *sticky) pick(r Request) (*Backend, error) {
 	}
 }
 
-// strict picks the one backend that there is for r.
-func (p *sticky) strict(r *Request) (*Backend, error) {
-	i, ok := p.byName[r.Preferred]
-	if !ok || r.Preferred == 0 {
-		i = p.highest(r.Hash, nil)
-	}
+// strict picks the entrant i, the one that there is for r, or none.
+func (p *sticky) strict(i int, r *Request) (*Backend, error) {
 	if i < 0 {
 		return nil, ErrNoBackend
 	}

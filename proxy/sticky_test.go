@@ -311,8 +311,8 @@ func TestStickyFull(t *testing.T) {
 // A strict client has one backend, as long as there is that.
 func TestStickyStrict(t *testing.T) {
 	t.Parallel()
-	dead, addrs := deadAddr(t), echoes(t, 2)
-	settings := byCookie(append(addrs, dead)...)
+	dead, addrs := deadAddr(t), echoes(t, 3)
+	settings := byCookie(addrs[0], addrs[1], dead)
 	settings.Routes[0].Sticky.Strict = true
 	c := settings.Routes[0].Sticky.Cookie
 	e := startEdge(t, settings)
@@ -336,11 +336,17 @@ func TestStickyStrict(t *testing.T) {
 	if got, cookie := e.visit(); got == addrs[0] || cookie == "" {
 		t.Errorf("a new client came to %s with %q", got, cookie)
 	}
-	// A backend that is gone for good is nobody's any more.
-	settings.Pools = []PoolSettings{pool1("apps", addrs[1])}
+	// A backend that is gone for good is nobody's any more, also while the winner of the key
+	// takes none.
+	settings.Pools = []PoolSettings{pool1("apps", addrs[1], addrs[2])}
 	e.apply(settings)
-	if got, renewed := e.visit(of(addrs[0])); got != addrs[1] || renewed == "" {
-		t.Errorf("its backend is gone: to %s with %q", got, renewed)
+	winner, renewed := e.visit(of(addrs[0]))
+	if winner == addrs[0] || renewed == "" {
+		t.Errorf("its backend is gone: to %s with %q", winner, renewed)
+	}
+	e.set(winner, balance.Drained, true)
+	if got, renewed := e.visit(of(addrs[0])); got == winner || got == addrs[0] || renewed == "" {
+		t.Errorf("its backend is gone and the winner is drained: to %s with %q", got, renewed)
 	}
 }
 
