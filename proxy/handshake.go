@@ -206,7 +206,9 @@ func (h *handshake) edit(header http.Header) {
 	for _, name := range strippedHeaders {
 		delete(header, name)
 	}
-	h.affinity.strip(header)
+	for _, name := range h.route.tickets {
+		stripCookie(header, name)
+	}
 	h.requestID = setForwarded(header, h.origin, h.r)
 	for _, name := range h.route.RemoveHeaders {
 		header.Del(name)

@@ -22,6 +22,7 @@ type route struct {
 	engines sync.Map // *engine.Options by relay.Compression
 	options engine.Options
 	pool    *poolView
+	tickets []string // names of the sticky cookies of all routes: browsers send them to each
 	stats   *RouteStats
 	places  sync.Map // *endpoint → *place
 	moves   *moves   // nil: sessions stay with their backends
@@ -91,7 +92,9 @@ type table struct {
 
 func newTable(routes []*route) *table {
 	t := &table{exact: map[string][]*route{}, wildcard: map[string][]*route{}}
+	tickets := ticketNames(routes)
 	for _, r := range routes {
+		r.tickets = tickets
 		if len(r.Hosts) == 0 {
 			t.any = append(t.any, r)
 		}

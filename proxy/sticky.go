@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/tidegate/tidegate/balance"
@@ -77,11 +78,14 @@ func (a *affinity) elsewhere() balance.Request {
 	return a.request
 }
 
-// strip takes the edge's cookie out of the header of an upstream request.
-func (a *affinity) strip(header http.Header) {
-	if a.sticky != nil && a.sticky.Cookie != nil {
-		stripCookie(header, a.sticky.Cookie.Name)
+// ticketNames returns what cookies the edge sets on any of the routes.
+func ticketNames(routes []*route) (names []string) {
+	for _, r := range routes {
+		if s := r.Sticky; s != nil && s.Cookie != nil && !slices.Contains(names, s.Cookie.Name) {
+			names = append(names, s.Cookie.Name)
+		}
 	}
+	return names
 }
 
 // tell writes into the header of an answer which backend gave it, if the client has to know: it

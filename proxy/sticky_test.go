@@ -178,6 +178,40 @@ func TestStickyCookieIsStripped(t *testing.T) {
 	}
 }
 
+// Nor do the backends of other routes see it, to which browsers send it as well.
+func TestStickyCookieIsStrippedElsewhere(t *testing.T) {
+	t.Parallel()
+	b := startRaw(t, func(c *rawConn, r *http.Request) {
+		if asksWebSocket(r) {
+			c.send(switching(r))
+			c.untilClose()
+			return
+		}
+		c.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	})
+	settings := byCookie(b.addr)
+	sticky := settings.Routes[0]
+	plain, other := sticky, sticky
+	plain.Name, plain.Path, plain.Sticky = "plain", "/plain", nil
+	other.Name, other.Path, other.Sticky = "other", "/other", &StickySettings{Cookie: stickyCookie("og")}
+	settings.Routes = []RouteSettings{sticky, plain, other}
+	e := startEdge(t, settings)
+	_, cookie := e.visit()
+	<-b.heads
+	for _, path := range []string{"/", "/plain", "/other"} {
+		for _, request := range []string{upgradeRequest(path, "Cookie: "+cookie+"; a=b; og=1"),
+			"GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: " + cookie + "; a=b; og=1\r\n\r\n"} {
+			c := dialRaw(t, e.addr())
+			c.send(request)
+			c.response()
+			if head := <-b.heads; !strings.Contains(head, "\r\nCookie: a=b\r\n") {
+				t.Errorf("%s: the backend got\n%s", path, head)
+			}
+			c.Close()
+		}
+	}
+}
+
 // What the edge has not made itself, or too long ago, is no cookie; what is about to end is
 // made anew.
 func TestStickyCookieForged(t *testing.T) {

@@ -131,6 +131,9 @@ func (c *StickyCookie) issue(t ticket) string {
 
 // stripCookie takes all cookies of a name out of a header and leaves the others as they are.
 func stripCookie(header http.Header, name string) {
+	if len(header["Cookie"]) == 0 {
+		return
+	}
 	kept := header["Cookie"][:0:0]
 	for _, line := range header["Cookie"] {
 		if line, some := withoutCookie(line, name); some {
