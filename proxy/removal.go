@@ -26,6 +26,7 @@ const (
 // absence is a backend that has left its pool and has sessions, or an operator's mark. The
 // pool's mutex guards it.
 type absence struct {
+	name  uint64             // balance.HashString of its ID
 	final bool               // the grace has passed
 	stop  context.CancelFunc // ends the wait for its return
 }
@@ -95,7 +96,7 @@ func (p *pool) miss(b *balance.Backend) {
 	if p.absences[b.Live] != nil {
 		return
 	}
-	a := &absence{stop: func() {}}
+	a := &absence{name: balance.HashString(b.ID), stop: func() {}}
 	p.absences[b.Live] = a
 	grace := p.view.RemovalGrace
 	if grace == 0 {
@@ -116,6 +117,19 @@ func (p *pool) miss(b *balance.Backend) {
 			p.give(b, a)
 		}
 	})
+}
+
+// awaits reports whether a backend, by the hash of its ID, has left, may be back within the grace
+// and will then take what is its own: it was not drained.
+func (p *pool) awaits(name uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for live, a := range p.absences {
+		if a.name == name {
+			return !a.final && p.drains[live] == nil && !live.Has(balance.Drained)
+		}
+	}
+	return false
 }
 
 // give gives up waiting for a backend. What an operator wanted of it is forgotten, or the

@@ -32,6 +32,7 @@ func (s *StickySettings) stickiness() balance.Stickiness {
 // it got. Its zero value wants none and says nothing.
 type affinity struct {
 	sticky  *StickySettings // nil: the route has none
+	pool    *pool
 	request balance.Request // to pick with
 	ticket  ticket          // of the cookie
 	stale   bool            // the client has no such cookie, or one that is to be renewed
@@ -39,7 +40,7 @@ type affinity struct {
 
 // affinity looks at a request of the route.
 func (rt *route) affinity(r *http.Request, client netip.Addr) affinity {
-	a := affinity{sticky: rt.Sticky, request: rt.pool.HashOn.request(r, client)}
+	a := affinity{sticky: rt.Sticky, pool: rt.pool.pool, request: rt.pool.HashOn.request(r, client)}
 	switch {
 	case a.sticky == nil:
 	case a.sticky.Cookie != nil:
@@ -96,13 +97,17 @@ func (a *affinity) tell(header http.Header, b *balance.Backend, status int) {
 	}
 }
 
-// issue returns the Set-Cookie of an answer of a backend; empty: none is needed.
+// issue returns the Set-Cookie of an answer of a backend; empty: none is needed. While the
+// backend of the client's cookie is away for a moment, the cookie stays: its sessions stay too.
 func (a *affinity) issue(b *balance.Backend) (setCookie string) {
 	if a.sticky == nil || a.sticky.Cookie == nil {
 		return ""
 	}
 	name := balance.HashString(b.ID)
-	if !a.stale && a.ticket.backend == name {
+	switch {
+	case a.ticket.backend == name && !a.stale:
+		return ""
+	case a.ticket.backend != name && a.ticket.backend != 0 && a.pool.awaits(a.ticket.backend):
 		return ""
 	}
 	return a.sticky.Cookie.issue(ticket{key: a.ticket.key, backend: name, issued: time.Now().Unix()})

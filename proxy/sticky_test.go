@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tidegate/tidegate/balance"
+	"github.com/tidegate/tidegate/discovery"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
 
@@ -291,6 +292,74 @@ func TestStickyCookieMovesOn(t *testing.T) {
 		if moved[0] != moved[1] {
 			t.Errorf("two edges move the clients of %s to %v", backend, moved)
 		}
+	}
+}
+
+// A backend that flaps keeps its sessions, and so its clients keep their cookies: once it is back
+// they come back. If it was drained, or does not come back in time, they get new ones.
+func TestStickyCookieOutlastsFlapping(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		t.Run(fmt.Sprintf("strict=%v", strict), func(t *testing.T) {
+			t.Parallel()
+			addrs, source := echoes(t, 3), newSource()
+			settings := byCookie()
+			settings.Pools[0].Sources = []SourceSettings{{Slot: "test", Key: "k", Source: source}}
+			settings.Pools[0].RemovalGrace = time.Hour
+			settings.Routes[0].Sticky.Strict = strict
+			c := settings.Routes[0].Sticky.Cookie
+			e := startEdge(t, settings)
+			say := func(but string) {
+				t.Helper()
+				var list []discovery.Instance
+				for _, a := range addrs {
+					if a != but {
+						list = append(list, discovery.Instance{ID: a, Addr: a, Weight: 1})
+					}
+				}
+				source.say(t, list...)
+			}
+			say("")
+			backend, cookie := e.visit()
+			holder := e.open("/", "Cookie: "+cookie)
+			defer holder.Close()
+			renewed := func(when string) {
+				t.Helper()
+				if got, fresh := e.visit("Cookie: " + cookie); got == backend || fresh == "" || says(t, c, fresh).backend != balance.HashString(got) {
+					t.Errorf("%s: to %s with %q", when, got, fresh)
+				}
+			}
+			var stand string
+			for range 2 {
+				say(backend)
+				for range 2 {
+					got, fresh := e.visit("Cookie: " + cookie)
+					if got == backend || stand != "" && got != stand || fresh != "" {
+						t.Errorf("away: from %s to %s, before that to %q, with %q", backend, got, stand, fresh)
+					}
+					stand = got
+				}
+				if _, fresh := e.visit(); fresh == "" {
+					t.Error("away: a new client got no cookie")
+				}
+				say("")
+				if got, fresh := e.visit("Cookie: " + cookie); got != backend || fresh != "" {
+					t.Errorf("back: to %s with %q, want %s", got, fresh, backend)
+				}
+			}
+			e.set(backend, balance.Drained, true)
+			say(backend)
+			renewed("drained and away")
+			say("")
+			e.set(backend, balance.Drained, false)
+			settings.Pools = slices.Clone(settings.Pools)
+			settings.Pools[0].RemovalGrace = 0
+			e.apply(settings)
+			if got, fresh := e.visit("Cookie: " + cookie); got != backend || fresh != "" {
+				t.Errorf("undrained: to %s with %q, want %s", got, fresh, backend)
+			}
+			say(backend)
+			renewed("given up")
+		})
 	}
 }
 
