@@ -36,6 +36,7 @@ type affinity struct {
 	request balance.Request // to pick with
 	ticket  ticket          // of the cookie
 	stale   bool            // the client has no such cookie, or one that is to be renewed
+	foreign bool            // the client may have one that its browser has kept back
 }
 
 // affinity looks at a request of the route.
@@ -44,7 +45,7 @@ func (rt *route) affinity(r *http.Request, client netip.Addr) affinity {
 	switch {
 	case a.sticky == nil:
 	case a.sticky.Cookie != nil:
-		a.recall(r.Header["Cookie"])
+		a.recall(r.Header)
 	default:
 		if v, ok := a.sticky.On.value(r, client); ok {
 			a.request = balance.Request{Hash: balance.HashString(v), Sticky: a.sticky.stickiness()}
@@ -55,11 +56,12 @@ func (rt *route) affinity(r *http.Request, client netip.Addr) affinity {
 
 // recall takes the key and the backend from the client's cookie, or makes a new key, whose
 // first backend the policy picks.
-func (a *affinity) recall(cookies []string) {
-	t, renew, ok := a.sticky.Cookie.find(cookies, time.Now())
+func (a *affinity) recall(header http.Header) {
+	t, renew, ok := a.sticky.Cookie.find(header["Cookie"], time.Now())
 	if !ok {
 		rand.Read(a.ticket.key[:])
 		a.stale = true
+		a.foreign = a.sticky.Cookie.SameSite != http.SameSiteNoneMode && header.Get("Sec-Fetch-Site") == "cross-site"
 		return
 	}
 	a.ticket, a.stale = t, renew
@@ -99,8 +101,9 @@ func (a *affinity) tell(header http.Header, b *balance.Backend, status int) {
 
 // issue returns the Set-Cookie of an answer of a backend; empty: none is needed. While the
 // backend of the client's cookie is away for a moment, the cookie stays: its sessions stay too.
+// So does one that the browser may have kept back from what another site asks: open tabs use it.
 func (a *affinity) issue(b *balance.Backend) (setCookie string) {
-	if a.sticky == nil || a.sticky.Cookie == nil {
+	if a.sticky == nil || a.sticky.Cookie == nil || a.foreign {
 		return ""
 	}
 	name := balance.HashString(b.ID)

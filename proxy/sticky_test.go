@@ -533,6 +533,41 @@ func TestStickyAnswer(t *testing.T) {
 	}
 }
 
+// A request that another site has made does not replace a cookie that the browser has kept back.
+func TestStickyCookieFromElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		mode http.SameSite
+		site string
+		want bool
+	}{
+		{http.SameSiteLaxMode, "", true},
+		{http.SameSiteLaxMode, "none", true},
+		{http.SameSiteLaxMode, "same-origin", true},
+		{http.SameSiteLaxMode, "same-site", true},
+		{http.SameSiteLaxMode, "cross-site", false},
+		{http.SameSiteStrictMode, "cross-site", false},
+		{http.SameSiteNoneMode, "cross-site", true},
+	} {
+		settings := byCookie(echoes(t, 2)...)
+		settings.Routes[0].Sticky.Cookie.SameSite = tt.mode
+		c := settings.Routes[0].Sticky.Cookie
+		e := startEdge(t, settings)
+		line := "Sec-Fetch-Site: " + tt.site
+		if tt.site == "" {
+			line = "X-Other: 1"
+		}
+		if _, cookie := e.visit(line); (cookie != "") != tt.want {
+			t.Errorf("%v, %q: cookie %q", tt.mode, tt.site, cookie)
+		}
+		// One that did come is renewed.
+		old := ticket{key: [16]byte{1}, backend: balance.HashString("gone"), issued: time.Now().Unix()}
+		if _, cookie := e.visit(line, "Cookie: tg="+c.value(old)); cookie == "" || says(t, c, cookie).key != old.key {
+			t.Errorf("%v, %q: renewed as %q", tt.mode, tt.site, cookie)
+		}
+	}
+}
+
 // A session that is drained comes to the backend to which its client's next request comes, with
 // the cookie of the old one, on this edge and on another; also where the route is strict.
 func TestStickyMigration(t *testing.T) {
