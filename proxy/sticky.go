@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidegate/tidegate/balance"
@@ -92,11 +93,25 @@ func ticketNames(routes []*route) (names []string) {
 }
 
 // tell writes into the header of an answer which backend gave it, if the client has to know: it
-// has no cookie that says so. An answer of a failing backend ties nobody to that.
+// has no cookie that says so. An answer of a failing backend ties nobody to that, and one that
+// is for everybody waits for the next.
 func (a *affinity) tell(header http.Header, b *balance.Backend, status int) {
-	if cookie := a.issue(b); cookie != "" && status < http.StatusInternalServerError {
+	if status >= http.StatusInternalServerError {
+		return
+	}
+	if cookie := a.issue(b); cookie != "" && (status == http.StatusSwitchingProtocols || !isForAll(header)) {
 		header.Add("Set-Cookie", cookie)
 	}
+}
+
+// isForAll reports whether an answer asks shared caches to give it to others as well (RFC 9111
+// §5.2.2), with all that is in it.
+func isForAll(header http.Header) bool {
+	return slices.ContainsFunc(tokens(header["Cache-Control"]), func(directive string) bool {
+		name, _, _ := strings.Cut(directive, "=")
+		name = strings.TrimSpace(name)
+		return strings.EqualFold(name, "public") || strings.EqualFold(name, "s-maxage")
+	})
 }
 
 // issue returns the Set-Cookie of an answer of a backend; empty: none is needed. While the

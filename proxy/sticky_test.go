@@ -533,6 +533,56 @@ func TestStickyAnswer(t *testing.T) {
 	}
 }
 
+// What shared caches give to others sets no cookie; the next answer does.
+func TestStickyCookieIsNotForAll(t *testing.T) {
+	t.Parallel()
+	settings := byCookie(app(t, func(w http.ResponseWriter, r *http.Request) {
+		for _, line := range r.Header["X-Wants"] {
+			w.Header().Add("Cache-Control", line)
+		}
+		if r.Header.Get("Upgrade") != "" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	e := startEdge(t, settings)
+	for _, tt := range []struct {
+		lines []string
+		want  bool
+	}{
+		{nil, true},
+		{[]string{"public"}, false},
+		{[]string{"max-age=60, Public"}, false},
+		{[]string{"max-age=60", "S-MaxAge=5"}, false},
+		{[]string{"s-maxage = 5"}, false},
+		{[]string{"private, max-age=60"}, true},
+		{[]string{"no-store"}, true},
+		{[]string{"publicity, x=public"}, true},
+	} {
+		var wants []string
+		for _, line := range tt.lines {
+			wants = append(wants, "X-Wants: "+line)
+		}
+		head := "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+		for _, line := range wants {
+			head += line + "\r\n"
+		}
+		for _, request := range []string{head + "\r\n", upgradeRequest("/", wants...)} {
+			res, _ := e.ask(request)
+			if got := cookieOf(t, res); (got != "") != tt.want || !slices.Equal(res.Header["Cache-Control"], tt.lines) {
+				t.Errorf("%s with %q: cookie %q", res.Status, res.Header["Cache-Control"], got)
+			}
+		}
+	}
+	// A 101 is for nobody else, whatever it says.
+	b := startRaw(t, func(c *rawConn, r *http.Request) {
+		c.send(switching(r, "Cache-Control: public"))
+		c.untilClose()
+	})
+	if _, cookie := startEdge(t, byCookie(b.addr)).visit(); cookie == "" {
+		t.Error("a 101 set no cookie")
+	}
+}
+
 // A request that another site has made does not replace a cookie that the browser has kept back.
 func TestStickyCookieFromElsewhere(t *testing.T) {
 	t.Parallel()
