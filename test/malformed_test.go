@@ -108,6 +108,7 @@ var malformedChunks = []malformed{
 	{name: "chunk that a line feed ends", request: chunkedPost("5\r\nhello\n0\r\n\r\n"), status: 400},
 	{name: "trailer that is none", request: chunkedPost("5\r\nhello\r\n0\r\nno colon\r\n\r\n"), status: 400},
 	{name: "trailer with NUL", request: chunkedPost("5\r\nhello\r\n0\r\nX: \x00\r\n\r\n"), status: 400},
+	{name: "trailer announced that is none", request: plainPost("Transfer-Encoding: chunked\r\nTrailer: a b\r\n", "0\r\n\r\n"), status: 400},
 	{name: "extension", request: chunkedPost("5;a=b\r\nhello\r\n0;c\r\n\r\n"), status: 200, sees: "\r\n\r\n5\r\nhello\r\n0\r\n", hides: "a=b"},
 	{name: "trailer with a length", request: chunkedPost("5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n"), status: 200, sees: "\r\n0\r\n\r\n", hides: "Content-Length"},
 	{name: "size with zeros", request: chunkedPost("0005\r\nhello\r\n000\r\n\r\n"), status: 200, sees: "\r\n\r\n5\r\nhello\r\n0\r\n"},
