@@ -296,6 +296,11 @@ func (r *Relay) ownPong(from Side, h ws.Header, payload []byte, now time.Duratio
 		}
 		r.out[from].pinged, b.sent = false, b.sent-now
 		r.rearm = r.rearm || from == Backend
+		if next := now + spread(r.opt.PingInterval, pingJitter); next < b.next {
+			// It was awaited for longer than an interval, until the end of PongTimeout.
+			b.next = next
+			r.wakeBy(next)
+		}
 	}
 	return true
 }

@@ -252,6 +252,25 @@ func TestHeartbeat(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a late Pong does not hold the next Ping up", func(t *testing.T) {
+		for _, side := range []Side{Client, Backend} {
+			o := opt
+			o.PingInterval, o.PongTimeout = second, 20*second
+			o.Ping = [2]bool{true, true}
+			g := newRig(o)
+			for pings(g, side) == 0 {
+				g.run(second / 10)
+			}
+			g.run(5 * second)
+			if n := pings(g, side); n != 1 {
+				t.Fatalf("%d pings while one is not answered", n)
+			}
+			answer(g, side)
+			if g.run(2 * second); pings(g, side) < 2 {
+				t.Errorf("none in two seconds after it was")
+			}
+		}
+	})
 	t.Run("pings are spread", func(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		for range 50 {
