@@ -337,7 +337,6 @@ func (s *Session) tryOthers(ctx context.Context, tried []*balance.Backend, full 
 				return moveEnd(ctx, result)
 			}
 			kind := fail(balance.FailureConnect, err)
-			errors.As(err, &kind)
 			s.place.health.HandshakeFailed(b, kind.kind, err)
 		}
 		tried = append(tried[:len(tried):len(tried)], b)

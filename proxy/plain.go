@@ -236,7 +236,6 @@ func (p *plain) blame(err error) (*failure, *refusal) {
 		return nil, ref
 	}
 	last := fail(balance.FailureHandshake, err)
-	errors.As(err, &last)
 	p.route.pool.health.RequestFailed(p.backend, last.kind, err)
 	p.srv.noise.Warn("backend failed", zap.String("route", p.route.Name), zap.String("pool", p.route.pool.Name),
 		zap.String("backend", p.backend.ID), zap.String("address", p.backend.Addr), zap.Stringer("kind", last.kind), zap.Error(err))

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/tidegate/tidegate/balance"
 	"github.com/tidegate/tidegate/proxy/preface"
 )
 
@@ -53,11 +54,7 @@ var http1 = func() *http.Protocols {
 func (p *plain) connectTo(ctx context.Context, addr string) (net.Conn, error) {
 	l, err := p.dialLeg(ctx, addr)
 	if err != nil {
-		var f *failure
-		f = fail(0, err)
-		if known, ok := err.(*failure); ok {
-			f = known
-		}
+		f := fail(balance.FailureConnect, err)
 		f.dialling = true
 		return nil, f
 	}

@@ -72,8 +72,13 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// fail classifies an error of an attempt: whatever ran out of time is a timeout.
+// fail classifies an error of an attempt: what has been classified stays so, and whatever ran
+// out of time is a timeout.
 func fail(kind balance.FailureKind, err error) *failure {
+	var known *failure
+	if errors.As(err, &known) {
+		return known
+	}
 	var timeout net.Error
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
 		kind = balance.FailureTimeout
@@ -120,7 +125,6 @@ func (h *handshake) connect(ctx context.Context) (*upstream, *refusal) {
 			return nil, refuse(statusClientGone, "client_gone", "the client went away")
 		}
 		last = fail(balance.FailureConnect, err)
-		errors.As(err, &last)
 		if try > 0 && last.kind == balance.FailureTimeout && expired(ctx) {
 			b.Live.Fail(last.kind) // those before it have used up its time
 		} else {

@@ -88,31 +88,22 @@ func (r *record) fail(vouched bool, now time.Time) {
 
 // Connected says that a backend has answered a handshake with a sound 101.
 func (m *Monitor) Connected(b *balance.Backend) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if x := m.member(b); x != nil {
-		x.record.handshakes = 0
-	}
+	m.well(b, func(r *record) { r.handshakes = 0 })
 }
 
 // HandshakeFailed counts a failed attempt to open a session. err says what went wrong.
 func (m *Monitor) HandshakeFailed(b *balance.Backend, kind balance.FailureKind, err error) {
-	b.Live.Fail(kind)
-	if Own(err) {
-		return
-	}
-	now := time.Now()
-	m.mu.Lock()
-	defer m.release()
-	if x := m.member(b); x != nil && m.judges(x) {
-		x.record.handshakes++
-		m.consider(x, x.record.handshakes, "handshakes failed", err, now)
-	}
+	m.failed(b, kind, err, "handshakes failed", func(r *record) *int { return &r.handshakes })
 }
 
 // RequestFailed counts a request that got no answer. Answers of any status are an
 // application's own: one that answers 500 to some requests may hold its sessions well.
 func (m *Monitor) RequestFailed(b *balance.Backend, kind balance.FailureKind, err error) {
+	m.failed(b, kind, err, "requests failed", func(r *record) *int { return &r.requests })
+}
+
+// failed adds a failure to one of the rows of a backend.
+func (m *Monitor) failed(b *balance.Backend, kind balance.FailureKind, err error, what string, row func(*record) *int) {
 	b.Live.Fail(kind)
 	if Own(err) {
 		return
@@ -121,17 +112,22 @@ func (m *Monitor) RequestFailed(b *balance.Backend, kind balance.FailureKind, er
 	m.mu.Lock()
 	defer m.release()
 	if x := m.member(b); x != nil && m.judges(x) {
-		x.record.requests++
-		m.consider(x, x.record.requests, "requests failed", err, now)
+		n := row(&x.record)
+		*n++
+		m.consider(x, *n, what, err, now)
 	}
 }
 
 // RequestDone ends the row of failed requests.
 func (m *Monitor) RequestDone(b *balance.Backend) {
+	m.well(b, func(r *record) { r.requests = 0 })
+}
+
+func (m *Monitor) well(b *balance.Backend, end func(*record)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if x := m.member(b); x != nil {
-		x.record.requests = 0
+		end(&x.record)
 	}
 }
 
