@@ -46,9 +46,7 @@ func (a *answer) WriteHeader(status int) {
 		h["Content-Type"] = nil // none is made up
 	}
 	if a.p.r.ProtoMajor == 1 && a.p.body != nil && !a.p.body.whole() {
-		// net/http would read the rest itself first. Nobody knows where the next request begins
-		// then.
-		a.control.EnableFullDuplex()
+		// net/http would read the rest itself first, unless the connection ends with the answer.
 		h.Set("Connection", "close")
 	}
 	a.ResponseWriter.WriteHeader(status)

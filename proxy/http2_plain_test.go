@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -225,6 +226,64 @@ func TestHTTP2StuckAnswer(t *testing.T) {
 			t.Errorf("%s: the next request got %s", kind, got)
 		}
 	}
+}
+
+// TestHTTP2PlainAtTheEnd refuses requests on a connection that a WebSocket holds while the edge
+// ends.
+func TestHTTP2PlainAtTheEnd(t *testing.T) {
+	t.Parallel()
+	e := startEdge(t, withHTTP2(t, defaults(echoBackend(t))))
+	c := e.dialHTTP2()
+	s := c.open("/ws", nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan bool)
+	go func() {
+		e.Shutdown(ctx, 24*time.Hour, 24*time.Hour)
+		close(over)
+	}()
+	e.eventually("the edge is ending", e.Stopping)
+	res, err := c.RoundTrip(request(t, "GET", "https://edge.test/", nil))
+	if err != nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		t.Errorf("got %v, %v", res, err)
+	}
+	s.echo("still here")
+	cancel()
+	<-over
+}
+
+// TestHTTP2StoppedUploads fill their windows; the connection's has room for another stream.
+func TestHTTP2StoppedUploads(t *testing.T) {
+	t.Parallel()
+	free := make(chan bool)
+	e := startEdge(t, withHTTP2(t, defaults(app(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stopped" {
+			<-free
+		}
+		io.Copy(io.Discard, r.Body)
+	}))))
+	defer close(free)
+	c := e.dialHTTP2()
+	var sent [3]atomic.Int64
+	for i := range sent {
+		body := io.TeeReader(io.LimitReader(zeros{}, 64<<20), counter{&sent[i]})
+		go c.RoundTrip(request(t, "POST", "https://edge.test/stopped", body))
+	}
+	e.eventually("all have stopped", func() bool {
+		before := [3]int64{sent[0].Load(), sent[1].Load(), sent[2].Load()}
+		<-time.After(200 * time.Millisecond)
+		return min(before[0], before[1], before[2]) > 0 && before == [3]int64{sent[0].Load(), sent[1].Load(), sent[2].Load()}
+	})
+	res, err := c.RoundTrip(request(t, "POST", "https://edge.test/", io.LimitReader(zeros{}, 1<<20)))
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("got %v, %v", res, err)
+	}
+}
+
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // TestHTTP2EmptyBody has a body of trailers only.

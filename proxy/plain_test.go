@@ -729,3 +729,60 @@ func TestEventStreamSurvivesReloads(t *testing.T) {
 	}
 	e.idle()
 }
+
+// TestPlainStuckClient gives up a client that takes nothing of its answer.
+func TestPlainStuckClient(t *testing.T) {
+	t.Parallel()
+	settings := defaults(app(t, func(w http.ResponseWriter, r *http.Request) { io.CopyN(w, zeros{}, 64<<20) }))
+	settings.Routes[0].WebSocket.WriteTimeout = 300 * time.Millisecond
+	e := startEdge(t, settings)
+	c := dialRaw(t, e.addr())
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	e.eventually("the request is under way", func() bool { return e.Totals().Requests == 1 })
+	e.eventually("it is given up", func() bool { return e.Totals().Requests == 0 })
+	e.idle()
+}
+
+// TestPlainAtTheEnd: requests under way are finished while the edge ends, and new ones on their
+// connections are refused.
+func TestPlainAtTheEnd(t *testing.T) {
+	t.Parallel()
+	began, end := make(chan bool), make(chan bool)
+	e := startEdge(t, defaults(app(t, func(w http.ResponseWriter, r *http.Request) {
+		began <- true
+		<-end
+	})))
+	c := dialRaw(t, e.addr())
+	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-began
+	over := make(chan bool)
+	go func() {
+		e.Shutdown(context.Background(), 0, patience)
+		close(over)
+	}()
+	e.eventually("the edge is ending", e.Stopping)
+	end <- true
+	if res := c.response(); res.StatusCode != 200 {
+		t.Errorf("a request under way got %s", res.Status)
+	}
+	// The next one was behind it: it is refused, if the connection has not ended before.
+	if res, err := http.ReadResponse(c.in, nil); err == nil && res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the next got %s", res.Status)
+	}
+	select {
+	case <-began:
+		t.Error("a backend got the next one")
+	case <-over:
+	}
+}
+
+// TestPlainHidesLoads that backends report.
+func TestPlainHidesLoads(t *testing.T) {
+	t.Parallel()
+	settings := defaults(app(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Tidegate-Load", "0.5") }))
+	settings.Pools[0].LoadHeader = "Tidegate-Load"
+	e := startEdge(t, settings)
+	if res, _ := ask(t, browser(t), request(t, "GET", e.http("/"), nil)); res.Header.Get("Tidegate-Load") != "" {
+		t.Errorf("the client sees %v", res.Header)
+	}
+}
