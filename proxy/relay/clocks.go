@@ -55,11 +55,23 @@ type heartbeat struct {
 	next   time.Duration // the next look at seen
 	sent   time.Duration // the last Ping; once it is answered how long that took, below 0
 	secret uint32        // begins the payload of our Pings, so that no one else's Pong is taken for ours
-	count  uint32        // of our Pings; the other part of the payload
+	count  uint16        // of our Pings; the other part of the payload
+	own    uint16        // the last Ping or Pong that the side sent by itself, in beatTicks; it wraps
 }
 
 // pingBytes is the length of the payload of our Pings.
 const pingBytes = 8
+
+const (
+	// pingJitter spreads Pings: an interval is up to this share shorter.
+	pingJitter = 0.2
+	// beatTicks is how many ticks an interval has.
+	beatTicks = 256
+	// steadyTicks is how long a side may be silent that has a heartbeat of its own, which is
+	// no slower than that. It is looked at when a tick begins: one turn of the loop is enough
+	// for many sessions.
+	steadyTicks = beatTicks * 5 / 4
+)
 
 // clocks is what the policies that go by time know, beside heartbeats.
 type clocks struct {
@@ -83,10 +95,10 @@ func (r *Relay) Begin(now time.Duration) {
 		some.rates = new(rates)
 	}
 	if opt.PingInterval > 0 && opt.Ping[Client] {
-		p.client = newHeartbeat(opt.PingInterval, now)
+		p.client = r.newHeartbeat(now)
 	}
 	if opt.PingInterval > 0 && opt.Ping[Backend] {
-		b := newHeartbeat(opt.PingInterval, now)
+		b := r.newHeartbeat(now)
 		some.backend = &b
 	}
 	if c := opt.Compression; c.Mode == Terminate {
@@ -108,12 +120,44 @@ func (r *Relay) Begin(now time.Duration) {
 	}
 }
 
-func newHeartbeat(interval, now time.Duration) heartbeat {
-	return heartbeat{seen: now, next: now + spread(interval, pingJitter), secret: rand.Uint32()}
+func (r *Relay) newHeartbeat(now time.Duration) heartbeat {
+	long := uint16(1 << 15) // ago
+	return heartbeat{seen: now, next: r.nextBeat(false, now), secret: rand.Uint32(), own: r.beatTick(now) - long}
 }
 
-// pingJitter spreads Pings: an interval is up to this share shorter.
-const pingJitter = 0.2
+// beatTick is the tick of a time, as far as a heartbeat keeps it.
+func (r *Relay) beatTick(at time.Duration) uint16 {
+	return uint16(at / max(r.opt.PingInterval/beatTicks, 1))
+}
+
+// nextBeat is when to look at a side that last gave a sign of life at a time. One that has
+// no heartbeat of its own shall not be silent for longer than the interval; with one, ours
+// only comes when its own is late.
+func (r *Relay) nextBeat(steady bool, seen time.Duration) time.Duration {
+	if !steady {
+		return seen + spread(r.opt.PingInterval, pingJitter)
+	}
+	tick := max(r.opt.PingInterval/beatTicks, 1)
+	at := seen + steadyTicks*tick
+	return at - at%tick
+}
+
+// quiet reports whether a side has been silent for long enough to be pinged.
+func (r *Relay) quiet(steady bool, seen, now time.Duration) bool {
+	if steady {
+		return now >= r.nextBeat(steady, seen)
+	}
+	return float64(now-seen) >= (1-pingJitter)*float64(r.opt.PingInterval)
+}
+
+// beats takes note of a Ping or Pong that a side has sent by itself.
+func (r *Relay) beats(side Side, now time.Duration) {
+	if b := r.beat(side); b != nil {
+		tick := r.beatTick(now)
+		r.out[side].steady = tick-b.own <= steadyTicks
+		b.own = tick
+	}
+}
 
 // spread shortens d by up to a share of it, at random, so that what began together does
 // not happen together.
@@ -235,7 +279,7 @@ func (r *Relay) look(side Side, b *heartbeat, now time.Duration, waiting [numSid
 		// WriteTimeout's.
 		b.seen = now
 	}
-	silent, o := now-b.seen, &r.out[side]
+	o := &r.out[side]
 	switch {
 	case o.pinged && b.seen <= b.sent && now < b.sent+r.opt.PongTimeout:
 		b.next = b.sent + r.opt.PongTimeout
@@ -243,12 +287,13 @@ func (r *Relay) look(side Side, b *heartbeat, now time.Duration, waiting [numSid
 		b.sent = now // another PongTimeout, unless the engine gives the side up
 		b.next = now + r.opt.PongTimeout
 		return true
-	case float64(silent) >= (1-pingJitter)*float64(r.opt.PingInterval):
-		b.next = now + spread(r.opt.PingInterval, pingJitter)
+	case r.quiet(o.steady, b.seen, now):
+		o.steady = false
+		b.next = r.nextBeat(false, now)
 		r.ping(side, b, now, buf)
 	default:
 		o.pinged = false
-		b.next = b.seen + spread(r.opt.PingInterval, pingJitter)
+		b.next = r.nextBeat(o.steady, b.seen)
 		if b.next <= now {
 			b.next = now + r.opt.PingInterval/10
 		}
@@ -262,16 +307,18 @@ func (r *Relay) ping(to Side, b *heartbeat, now time.Duration, buf *Buffers) {
 	if o.owed = !r.in[peer(to)].betweenFrames(); o.owed || o.closeSent || o.shut {
 		return
 	}
-	b.count++
+	if b.count++; b.count == 0 {
+		b.count = 1 // around once: a Pong of 0 answers nothing
+	}
 	b.sent = now
-	b.next = now + spread(r.opt.PingInterval, pingJitter)
+	b.next = r.nextBeat(false, now)
 	if o.pinged = r.opt.PongTimeout > 0; o.pinged {
 		b.next = min(b.next, now+r.opt.PongTimeout)
 	}
 	r.wakeBy(b.next)
 	var p [pingBytes]byte
 	binary.BigEndian.PutUint32(p[:], b.secret)
-	binary.BigEndian.PutUint32(p[4:], b.count)
+	binary.BigEndian.PutUint32(p[4:], uint32(b.count))
 	buf.addCopy(frame.Append(nil, ws.OpPing, p[:], to == Backend))
 }
 
@@ -286,8 +333,9 @@ func (r *Relay) ownPong(from Side, h ws.Header, payload []byte, now time.Duratio
 	if h.Masked {
 		ws.Cipher(p[:], h.Mask, 0)
 	}
-	late := b.count - binary.BigEndian.Uint32(p[4:])
-	if binary.BigEndian.Uint32(p[:]) != b.secret || late >= b.count {
+	count := binary.BigEndian.Uint32(p[4:])
+	late := uint32(b.count) - count
+	if binary.BigEndian.Uint32(p[:]) != b.secret || late >= uint32(b.count) {
 		return false
 	}
 	if late == 0 && b.sent > 0 {
@@ -296,7 +344,7 @@ func (r *Relay) ownPong(from Side, h ws.Header, payload []byte, now time.Duratio
 		}
 		r.out[from].pinged, b.sent = false, b.sent-now
 		r.rearm = r.rearm || from == Backend
-		if next := now + spread(r.opt.PingInterval, pingJitter); next < b.next {
+		if next := r.nextBeat(false, now); next < b.next {
 			// It was awaited for longer than an interval, until the end of PongTimeout.
 			b.next = next
 			r.wakeBy(next)

@@ -259,6 +259,7 @@ func (r *Relay) controlFrame(from Side, h ws.Header, raw, payload []byte, now ti
 	if h.OpCode == ws.OpPong && (r.ownPong(from, h, payload, now) || from == Backend && r.opt.Migrate != nil && r.proves(payload, now)) {
 		return nil
 	}
+	r.beats(from, now)
 	if to := &r.out[peer(from)]; to.closeSent || to.shut {
 		return nil
 	}

@@ -341,10 +341,10 @@ func (r *Relay) Switch(now time.Duration, toBackend *Buffers) {
 	m.keep()
 	in, o := &r.in[Backend], &r.out[Backend]
 	*in = input{count: in.count}
-	o.pinged, o.owed = false, false
+	o.pinged, o.owed, o.steady = false, false, false
 	r.pol.proof.restart(m.passed)
 	if b := r.pol.backend; b != nil {
-		*b = newHeartbeat(r.opt.PingInterval, now)
+		*b = r.newHeartbeat(now)
 	}
 	if p := r.pol.opening; p != nil {
 		p.discard = p.answers(r.opt.Migrate)

@@ -298,6 +298,86 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("%d pings after a silence", pings(g, Client))
 		}
 	})
+	t.Run("a side with a heartbeat of its own is left alone until that is late", func(t *testing.T) {
+		for _, beat := range []struct {
+			op    ws.OpCode
+			every time.Duration
+			pings int // of ours, in ten of them
+		}{
+			{ws.OpPing, 30 * second, 1}, // before its second one
+			{ws.OpPong, 30 * second, 1},
+			{ws.OpPing, 36 * second, 1},
+			{ws.OpPing, 10 * second, 0},
+			{ws.OpPing, 45 * second, 10}, // too slow to rely on
+			{ws.OpText, 45 * second, 10},
+		} {
+			for _, side := range []Side{Client, Backend} {
+				o := opt
+				o.Ping = [2]bool{}
+				o.Ping[side], o.PongTimeout = true, 0
+				g := newRig(o)
+				for range 10 {
+					g.feed(side, fr(side, beat.op, true, nil))
+					for last := g.now; g.now < last+beat.every; {
+						if before := pings(g, side); g.run(second/4) == [2]int{} && pings(g, side) > before {
+							answer(g, side)
+						}
+					}
+				}
+				if n := pings(g, side); n != beat.pings {
+					t.Errorf("%v: op %x each %v: %d pings, want %d", side, beat.op, beat.every, n, beat.pings)
+				}
+			}
+		}
+	})
+	t.Run("the count of pings goes around", func(t *testing.T) {
+		g := newRig(opt)
+		g.pol.client.count = 1<<16 - 2
+		for i := range 4 {
+			for pings(g, Client) == i {
+				g.run(second)
+			}
+			answer(g, Client)
+			if got := g.run(12 * second); got != [2]int{} || len(g.sent[Backend]) > 0 {
+				t.Fatalf("ping %d: %v suspicions, backend got %q", i, got, g.said(Backend))
+			}
+		}
+	})
+	t.Run("a heartbeat that stops", func(t *testing.T) {
+		g := newRig(opt)
+		for range 5 {
+			g.feed(Client, fr(Client, ws.OpPing, true, nil))
+			g.run(20 * second)
+		}
+		if g.run(17 * second); pings(g, Client) != 0 { // 37 since the last
+			t.Fatalf("%d pings", pings(g, Client))
+		}
+		if g.run(second); pings(g, Client) != 1 {
+			t.Fatalf("%d pings", pings(g, Client))
+		}
+		answer(g, Client)
+		if g.run(31 * second); pings(g, Client) != 2 { // it is like any other
+			t.Fatalf("%d pings", pings(g, Client))
+		}
+		if got := g.run(11 * second); got[Client] == 0 {
+			t.Error("is not missed")
+		}
+	})
+	t.Run("looks at those that beat by themselves fall together", func(t *testing.T) {
+		due := map[time.Duration]bool{}
+		for i := range 50 {
+			g := newRig(opt)
+			for range 2 {
+				g.run(10*second + time.Duration(i)*second/1000)
+				g.feed(Client, fr(Client, ws.OpPing, true, nil))
+			}
+			g.run(21 * second) // the look that was due before it was known to
+			due[g.Deadline()] = true
+		}
+		if len(due) > 3 {
+			t.Errorf("%d moments for 50 sessions within a tenth of a second", len(due))
+		}
+	})
 	t.Run("no answer", func(t *testing.T) {
 		g := newRig(opt)
 		got := g.run(33 * second)

@@ -120,6 +120,7 @@ type output struct {
 	shut      bool // nothing more goes to it
 	owed      bool // a Ping of ours waits for a frame to end
 	pinged    bool // it has not answered our last Ping
+	steady    bool // it sends Pings or Pongs by itself, more or less as often as we would
 }
 
 // ending is what a relay knows from the moment on that its session begins to end.
