@@ -176,7 +176,7 @@ func (p *page) growth() {
 	if len(counts) < 2 {
 		return
 	}
-	p.printf("## Growth\n\nBytes of the process per session, and percent of a core while clients ping every %s.\n\n| |", idlePing)
+	p.printf("## Growth\n\nBytes of the process per session, and percent of a core while clients ping every %s: at the last number counted\nover as long, once the sessions are %s old.\n\n| |", idlePing, idleRhythm)
 	for _, n := range counts {
 		p.printf(" %s sessions |", thousands(n))
 	}

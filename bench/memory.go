@@ -23,8 +23,10 @@ const (
 	// idlePing is how often an idle client pings, as browsers' libraries do.
 	idlePing = 30 * time.Second
 	// idleWatch is how long the CPU time of idle sessions is counted, in ticks of a hundredth
-	// of a second.
-	idleWatch = 10 * time.Second
+	// of a second. At the last number it is a whole idlePing, once idleRhythm has passed: by
+	// then a proxy with heartbeats of its own has found out about those of the clients.
+	idleWatch  = 10 * time.Second
+	idleRhythm = 2*idlePing + 10*time.Second
 	// groupOpens bounds how long a group of sessions may take to open.
 	groupOpens = 3 * time.Minute
 )
@@ -89,8 +91,14 @@ func (b *bench) keepIdle(ctx context.Context, m *measure, p *proxy, n int, held 
 		valueSockets: each(held.sockets), valueSlab: each(held.slab)}}
 	if m.memory.primer == 0 {
 		watch := b.o.longer(idleWatch, m.memory.watch)
-		if b.o.quick {
+		switch last := n == b.o.sessions[len(b.o.sessions)-1]; {
+		case b.o.quick:
 			watch = 3 * time.Second
+		case last && !m.memory.silent:
+			if err := sleep(ctx, idleRhythm); err != nil {
+				return err
+			}
+			watch = max(watch, idlePing)
 		}
 		from, err := cpuTime(p.worker())
 		if err != nil {

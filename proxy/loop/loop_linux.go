@@ -37,6 +37,7 @@ type Loop struct {
 	load    atomic.Int64 // connections, adopted ones that are on their way included
 	ending  bool
 	pace    time.Duration // from turn to turn, on average
+	yielded time.Duration // when it last did, while busy
 	start   time.Time
 	now     time.Duration
 	conns   []*Conn // by descriptor
@@ -158,11 +159,15 @@ func (l *Loop) tell() {
 // wait returns the next events. A busy loop waits for them without telling the runtime:
 // between messages that follow each other neither the scheduler nor its monitor has
 // anything to do for it. When the runtime needs the goroutine to stop it interrupts the
-// wait with a signal. A loop that has little to do blocks as the runtime knows it, and
-// gives its processor to others: while one is held, the monitor does not sleep. One that
-// has had little to do for a while parks, which the monitor has nothing to do with at all.
+// wait with a signal; so that this is rare, the loop yields now and then. A loop that has
+// little to do blocks as the runtime knows it, and gives its processor to others: while one
+// is held, the monitor does not sleep. One that has had little to do for a while parks,
+// which the monitor has nothing to do with at all.
 func (l *Loop) wait(events []unix.EpollEvent) int {
 	parks := l.parks()
+	if !parks {
+		l.yield()
+	}
 	if len(l.again) > 0 || l.mail.any.Load() {
 		return epollWait(l.epoll, events, 0, false)
 	}

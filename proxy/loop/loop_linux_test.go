@@ -390,6 +390,15 @@ func TestPace(t *testing.T) {
 			t.Fatalf("%v from turn to turn: still not busy", pace)
 		}
 	}
+	var yielded time.Duration
+	for deadline := time.Now().Add(20 * time.Second); yielded == 0; {
+		far.Write(p)
+		io.ReadFull(far, p)
+		on(t, l, func() { yielded = l.yielded })
+		if time.Now().After(deadline) {
+			t.Fatal("does not yield while busy")
+		}
+	}
 	runtime.GC() // returns once every goroutine was stopped
 	silent := make(chan struct{})
 	timer := &Timer{}
@@ -405,6 +414,9 @@ func TestPace(t *testing.T) {
 	<-silent
 	if read() < busyPace {
 		t.Errorf("%v from turn to turn after a silence: still busy", pace)
+	}
+	if on(t, l, func() { yielded = l.now - l.yielded }); yielded < 2*maxPace {
+		t.Errorf("yielded %v ago, while calm", yielded)
 	}
 }
 
