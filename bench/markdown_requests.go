@@ -61,7 +61,7 @@ func (p *page) later() {
 				}
 			}
 		}
-		p.printf("Of a later run (`%s`, %s, %d rounds of %.3g s, load average before %s", l.Command, l.Started.Format("2006-01-02"),
+		p.printf("Of another run (`%s`, %s, %d rounds of %.3g s, load average before %s", l.Command, l.Started.Format("2006-01-02"),
 			l.Rounds, l.Duration, l.Machine.Load)
 		for _, name := range versioned {
 			if v := l.Machine.Versions[name]; v != "" && v != p.r.Machine.Versions[name] {
