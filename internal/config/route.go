@@ -87,7 +87,8 @@ type WebSocket struct {
 	// RateAction is what happens to a client beyond them: close or delay.
 	RateAction string `key:"rate_action" oneof:"close,delay"`
 	// Ping is which sides the edge pings: client, backend, both or none. PingInterval is
-	// the longest silence before a Ping, PongTimeout how long the side may then stay silent.
+	// the longest silence before a Ping, a quarter more for a side that pings by itself,
+	// PongTimeout how long the side may then stay silent.
 	Ping         string        `key:"ping" oneof:"client,backend,both,none"`
 	PingInterval time.Duration `key:"ping_interval" range:"0|100ms..24h"`
 	PongTimeout  time.Duration `key:"pong_timeout" range:"0|100ms..24h"`

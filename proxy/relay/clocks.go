@@ -150,11 +150,13 @@ func (r *Relay) quiet(steady bool, seen, now time.Duration) bool {
 	return float64(now-seen) >= (1-pingJitter)*float64(r.opt.PingInterval)
 }
 
-// beats takes note of a Ping or Pong that a side has sent by itself.
+// beats takes note of a Ping or Pong that a side has sent by itself. Some in a burst are no
+// heartbeat, and a side with a much faster one is not pinged anyhow.
 func (r *Relay) beats(side Side, now time.Duration) {
 	if b := r.beat(side); b != nil {
 		tick := r.beatTick(now)
-		r.out[side].steady = tick-b.own <= steadyTicks
+		apart := tick - b.own
+		r.out[side].steady = apart >= beatTicks/2 && apart <= steadyTicks
 		b.own = tick
 	}
 }

@@ -308,7 +308,7 @@ func TestHeartbeat(t *testing.T) {
 			{ws.OpPong, 30 * second, 1},
 			{ws.OpPing, 36 * second, 1},
 			{ws.OpPing, 10 * second, 0},
-			{ws.OpPing, 45 * second, 10}, // too slow to rely on
+			{ws.OpPing, 45 * second, 10}, // too slow to rely on: within the interval
 			{ws.OpText, 45 * second, 10},
 		} {
 			for _, side := range []Side{Client, Backend} {
@@ -319,15 +319,30 @@ func TestHeartbeat(t *testing.T) {
 				for range 10 {
 					g.feed(side, fr(side, beat.op, true, nil))
 					for last := g.now; g.now < last+beat.every; {
-						if before := pings(g, side); g.run(second/4) == [2]int{} && pings(g, side) > before {
-							answer(g, side)
+						before := pings(g, side)
+						if g.run(second / 4); pings(g, side) == before {
+							continue
 						}
+						if silent := g.now - last; silent > opt.PingInterval+second {
+							t.Errorf("%v: op %x each %v: a ping after %v", side, beat.op, beat.every, silent)
+						}
+						answer(g, side)
 					}
 				}
 				if n := pings(g, side); n != beat.pings {
 					t.Errorf("%v: op %x each %v: %d pings, want %d", side, beat.op, beat.every, n, beat.pings)
 				}
 			}
+		}
+	})
+	t.Run("a burst is no heartbeat", func(t *testing.T) {
+		g := newRig(opt)
+		for range 3 {
+			g.feed(Client, fr(Client, ws.OpPing, true, nil))
+			g.run(second)
+		}
+		if g.run(30 * second); pings(g, Client) != 1 {
+			t.Errorf("%d pings after a silence of an interval", pings(g, Client))
 		}
 	})
 	t.Run("the count of pings goes around", func(t *testing.T) {
@@ -368,10 +383,10 @@ func TestHeartbeat(t *testing.T) {
 		for i := range 50 {
 			g := newRig(opt)
 			for range 2 {
-				g.run(10*second + time.Duration(i)*second/1000)
+				g.run(20*second + time.Duration(i)*second/1000)
 				g.feed(Client, fr(Client, ws.OpPing, true, nil))
 			}
-			g.run(21 * second) // the look that was due before it was known to
+			g.run(11 * second) // the look that was due before it was known to
 			due[g.Deadline()] = true
 		}
 		if len(due) > 3 {
