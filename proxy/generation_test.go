@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -497,6 +498,33 @@ func (e *testEdge) ids() string {
 		list = append(list, fmt.Sprintf("%s=%d", b.ID, b.Weight))
 	}
 	return strings.Join(list, " ")
+}
+
+// TestTurnsGoOn: a source that repeats itself, or only goes stale, does not begin the turns of
+// round robin anew.
+func TestTurnsGoOn(t *testing.T) {
+	t.Parallel()
+	list := []discovery.Instance{
+		{ID: "a", Addr: echoBackend(t), Weight: 1},
+		{ID: "b", Addr: echoBackend(t), Weight: 1},
+	}
+	s := newSource()
+	settings := defaults()
+	settings.Pools[0].Sources = []SourceSettings{{Slot: "test", Key: "k", Source: s}}
+	settings.Pools[0].Balance.Policy = "round_robin"
+	e := startEdge(t, settings)
+	s.say(t, list...)
+	turns := ""
+	for range 20 {
+		c := e.open("/")
+		turns += e.session(c).Backend().ID
+		c.Close()
+		e.idle()
+		s.say(t, slices.Clone(list)...)
+	}
+	if even := strings.Repeat("ab", 10); turns != even && turns != strings.Repeat("ba", 10) {
+		t.Errorf("the turns were %s", turns)
+	}
 }
 
 // TestSources keeps what is the same and replaces what is not, without a gap.

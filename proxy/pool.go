@@ -160,9 +160,13 @@ func (p *pool) watch(ctx context.Context, w *watch) {
 	err := w.Source.Watch(ctx, func(s *discovery.Snapshot) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if slices.Contains(p.slots, w) {
-			w.last = s
-			p.rebuild()
+		if !slices.Contains(p.slots, w) {
+			return
+		}
+		before := w.last
+		w.last = s
+		if before == nil || !discovery.SameInstances(before, s) {
+			p.rebuild() // otherwise the turns of the picker go on
 		}
 	})
 	if err != nil && ctx.Err() == nil {
