@@ -805,3 +805,29 @@ func TestMoveSplit(t *testing.T) {
 		}
 	}
 }
+
+// TestNextBackendIsPinged: that the backend before it had a heartbeat of its own does not make
+// the edge wait for one of the next.
+func TestNextBackendIsPinged(t *testing.T) {
+	const interval = 30 * time.Second
+	for _, beat := range []bool{false, true} {
+		g := newMoveRig(t, func(o *Options) { o.PingInterval, o.Ping = interval, [2]bool{Backend: true} })
+		ping := fr(Backend, ws.OpPing, true, nil)
+		for range 3 {
+			g.run(interval)
+			g.feed(Backend, ping)
+		}
+		g.sent[Backend] = nil
+		if g.run(interval + 5*time.Second); len(g.sent[Backend]) > 0 {
+			t.Fatal("the first backend is pinged though it has a heartbeat")
+		}
+		g.feed(Backend, ping)
+		if g.moved(); beat {
+			g.run(interval * 2 / 3)
+			g.feed(Backend, ping) // one is no heartbeat
+		}
+		if g.run(interval + 1); g.said(Backend) == "" {
+			t.Errorf("is not pinged in an interval (after a Ping: %v)", beat)
+		}
+	}
+}
