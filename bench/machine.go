@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -122,22 +121,4 @@ func (c cores) othersOf(now cores, core int, own float64) float64 {
 		return 0
 	}
 	return max(0, ((now.busy[core]-c.busy[core]).Seconds()-own)/wall)
-}
-
-// cpuTime is the user and system time of a process, proc_pid_stat(5).
-func cpuTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	words := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(words) < 13 {
-		return 0, fmt.Errorf("the stat file of process %d is short", pid)
-	}
-	user, err1 := strconv.ParseInt(words[11], 10, 64)
-	system, err2 := strconv.ParseInt(words[12], 10, 64)
-	if err1 != nil || err2 != nil {
-		return 0, fmt.Errorf("the stat file of process %d has no times", pid)
-	}
-	return time.Duration(user+system) * (time.Second / 100), nil
 }

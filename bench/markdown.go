@@ -205,7 +205,7 @@ func (p *page) method() {
 - TLS 1.3, AES-128-GCM, X25519, a P-256 certificate, no resumption, for all; a sample with anything else is marked.
 - Echo: %d connections with one message in flight each. Push: %d connections at %s messages a second together. Latency:
   %d connections at %s a second together, counted from when a message was due. Bulk: %d connections, messages of 16 KiB.
-- CPU time is utime + stime of the serving process over the measured time, divided by the messages that came back then.
+- CPU time is the process clock of the serving process over the measured time, divided by the messages that came back then.
 - In each round every measure runs with every proxy, and the order turns from round to round.
 - Memory: a proxy started for it, %.3g s of silence after the last session opened, nothing forced: neither a garbage
   collection nor a return of memory to the system but by the proxy itself (Tidegate does when it has become quiet, see

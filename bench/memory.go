@@ -100,7 +100,7 @@ func (b *bench) keepIdle(ctx context.Context, m *measure, p *proxy, n int, held 
 			}
 			watch = max(watch, idlePing)
 		}
-		from, err := cpuTime(p.worker())
+		from, err := load.CPUTime(p.worker())
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (b *bench) keepIdle(ctx context.Context, m *measure, p *proxy, n int, held 
 		if err := sleep(ctx, watch); err != nil {
 			return err
 		}
-		to, err := cpuTime(p.worker())
+		to, err := load.CPUTime(p.worker())
 		if err != nil {
 			return err
 		}

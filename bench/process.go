@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tidegate/tidegate/internal/load"
 )
 
 // process is a child on one core. It is ended by its process id (and its group's, which
@@ -97,7 +99,7 @@ func (p *proxy) cpuTime() (time.Duration, error) {
 	if p.process == nil {
 		return 0, nil
 	}
-	return cpuTime(p.worker())
+	return load.CPUTime(p.worker())
 }
 
 // tail keeps the last of what is written to it.

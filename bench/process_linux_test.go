@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tidegate/tidegate/internal/load"
 )
 
 // TestProcess: a child runs on its core, is measured, and is gone when it is stopped.
@@ -18,7 +20,7 @@ func TestProcess(t *testing.T) {
 	if m, err := p.memory(); err != nil || m.rss <= 0 || m.slab <= 0 {
 		t.Errorf("%+v %v", m, err)
 	}
-	if _, err := cpuTime(p.pid()); err != nil {
+	if _, err := load.CPUTime(p.pid()); err != nil {
 		t.Error(err)
 	}
 	p.stop()

@@ -300,7 +300,7 @@ func (b *bench) plainRequests(ctx context.Context, m *measure, p *proxy, s *samp
 	return nil
 }
 
-// enoughCPU is the least CPU time that tells something: it is counted in hundredths.
+// enoughCPU is the least CPU time that tells something, in seconds.
 const enoughCPU = 0.1
 
 // keepCPU takes the CPU time of the proxy, unless that was hardly given any: what is

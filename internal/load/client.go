@@ -14,6 +14,7 @@ type client struct {
 
 	in       frameReader
 	message  messageReader
+	strange  bool // the message that comes is of another type than ours
 	order    order
 	sent     uint64
 	schedule schedule // of messages, or of pings
@@ -194,7 +195,11 @@ func (c *client) newMask() *[4]byte {
 	return &m
 }
 
-func (c *client) frameBegins(ws.Header) {}
+func (c *client) frameBegins(h ws.Header) {
+	if h.OpCode != ws.OpContinuation {
+		c.strange = h.OpCode != c.w.op
+	}
+}
 
 func (c *client) framePayload(p []byte) { c.message.add(c.w.layout, p) }
 
@@ -204,7 +209,7 @@ func (c *client) frameEnds(h ws.Header) {
 	}
 	s, ok := c.message.end(c.w.layout)
 	switch {
-	case !ok:
+	case !ok || c.strange:
 		c.w.tally.unexpected++
 		return
 	case s.connection != uint64(c.index):
@@ -229,6 +234,9 @@ func (c *client) answer(s stamp) {
 	if first {
 		c.got++
 		w.answered++
+		if w.measured(at) {
+			w.tally.inTime++
+		}
 	}
 	if first && w.measured(due) {
 		w.tally.received++

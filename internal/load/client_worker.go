@@ -3,6 +3,8 @@ package load
 import (
 	"math/rand/v2"
 	"sync/atomic"
+
+	"github.com/gobwas/ws"
 )
 
 // clientWorker is what the sessions of one worker of a run share. All but its atomics
@@ -11,7 +13,8 @@ type clientWorker struct {
 	*worker
 	o       *Options
 	layout  *layout
-	head    []byte // of a message's frame, without mask
+	op      ws.OpCode // of messages
+	head    []byte    // of a message's frame, without mask
 	tally   *tally
 	scratch []byte
 	random  *rand.PCG
@@ -46,5 +49,5 @@ func (w *clientWorker) mask() (m [4]byte) {
 	return [4]byte{byte(r), byte(r >> 8), byte(r >> 16), byte(r >> 24)}
 }
 
-// measured tells whether what was due at that time is reported.
-func (w *clientWorker) measured(due int64) bool { return w.begun && due >= w.from && due < w.until }
+// measured tells whether a time is one of those that are reported.
+func (w *clientWorker) measured(at int64) bool { return w.begun && at >= w.from && at < w.until }

@@ -3,6 +3,8 @@ package load
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,9 +15,8 @@ import (
 // connect is a run of connect mode: goroutines that open a connection, close it with
 // 1000, wait for the end of the stream, and begin again.
 func (r *run) connect(ctx context.Context) (*Report, error) {
-	c := &connecting{r: r, start: now() + int64(headStart)}
-	c.from = c.start + int64(r.o.Warmup)
-	c.until = c.from + int64(r.o.Duration)
+	r.begin()
+	c := &connecting{r: r, asked: ctx}
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	var connectors sync.WaitGroup
@@ -27,35 +28,55 @@ func (r *run) connect(ctx context.Context) (*Report, error) {
 	r.enter(Finishing, 0)
 	defer time.AfterFunc(r.o.Grace, stop).Stop()
 	connectors.Wait()
-	if err == nil && r.connected == 0 && r.firstError != nil {
-		return nil, r.firstError
+	r.until, r.openedInTime = c.end, c.opened.Load()
+	if err == nil && r.connected == 0 {
+		switch {
+		case r.firstError != nil:
+			return nil, fmt.Errorf("no connection could be opened: %w", r.firstError)
+		default:
+			err = errors.New("no connection was due in the measured time: it is too short for this rate")
+		}
 	}
-	return r.report(err != nil), err
+	return r.report(ctx.Err() != nil), err
 }
 
 // connecting is what the goroutines of connect mode share.
 type connecting struct {
-	r                  *run
-	start, from, until int64
-	index              atomic.Int64
-	completed          atomic.Uint64
+	r         *run
+	asked     context.Context // of the caller, who does not want to know what it cut off
+	index     atomic.Int64
+	opened    atomic.Uint64 // in the measured time, whenever they were due
+	completed atomic.Uint64
+	end       int64 // of the measured time
+}
+
+// ticket is leave to open a connection.
+type ticket struct {
+	due    int64
+	behind bool // it was not offered in time because all connectors were busy with those before
+	shown  int64
 }
 
 func (c *connecting) measure(ctx context.Context) error {
 	r := c.r
 	if r.o.Warmup > 0 {
 		r.enter(Warming, r.o.Warmup)
-		if err := r.pass(ctx, time.Duration(c.from-now()), nil); err != nil {
+		if err := r.pass(ctx, time.Duration(r.from-now()), nil); err != nil {
 			return err
 		}
 	}
 	before := r.usage()
 	before.received = c.completed.Load()
 	r.enter(Measuring, r.o.Duration)
-	err := r.pass(ctx, time.Duration(c.until-now()), nil)
+	err := r.pass(ctx, time.Duration(r.until-now()), nil)
+	c.end = r.until
+	if err != nil {
+		c.end = min(c.end, now()) // what was to come is not due
+	}
 	after := r.usage()
 	after.received = c.completed.Load()
-	r.measured, r.dialling = min(time.Since(before.at), r.o.Duration), min(time.Since(before.at), r.o.Duration)
+	r.measured = min(time.Since(before.at), r.o.Duration)
+	r.dialling = r.measured
 	r.cpu = after.since(before)
 	return err
 }
@@ -63,42 +84,48 @@ func (c *connecting) measure(ctx context.Context) error {
 // tickets are the due times of connections at a fixed rate; without a rate there are
 // none. A connection whose time has come waits for a free connector, and its latency
 // counts from its time.
-func (c *connecting) tickets(ctx context.Context, goroutines *sync.WaitGroup) <-chan int64 {
+func (c *connecting) tickets(ctx context.Context, goroutines *sync.WaitGroup) <-chan ticket {
 	if c.r.o.Rate == 0 {
 		return nil
 	}
-	due := make(chan int64)
-	plan := newSchedule(c.start, c.r.o.Rate, 0, 1)
+	tickets := make(chan ticket)
+	plan := newSchedule(c.r.start, c.r.o.Rate, 0, 1)
 	goroutines.Go(func() {
-		defer close(due)
+		defer close(tickets)
 		sleep := newSleeper()
 		defer sleep.stop()
-		for k := uint64(0); plan.at(k) < c.until; k++ {
-			if !sleep.until(ctx, plan.at(k)) {
+		behind := false
+		for k := uint64(0); plan.at(k) < c.r.until; k++ {
+			t := ticket{due: plan.at(k)}
+			behind = behind && t.due < now()
+			if !sleep.until(ctx, t.due) {
 				return
 			}
+			t.behind, t.shown = behind, now()
 			select {
-			case due <- plan.at(k):
+			case tickets <- t:
 			case <-ctx.Done():
 				return
 			}
+			behind = behind || now()-t.shown > tolerance
 		}
 	})
-	return due
+	return tickets
 }
 
-func (c *connecting) work(ctx context.Context, tickets <-chan int64) {
+func (c *connecting) work(ctx context.Context, tickets <-chan ticket) {
 	t := &tally{closes: map[int]uint64{}, faults: faults{}}
 	one := &connector{c: c, tally: t}
 	for {
-		due, ok := now(), true
+		at := now()
+		next, ok := ticket{due: at, shown: at}, true
 		if tickets != nil {
-			due, ok = <-tickets
+			next, ok = <-tickets
 		}
-		if !ok || due >= c.until || ctx.Err() != nil {
+		if !ok || next.due >= c.r.until || ctx.Err() != nil {
 			break
 		}
-		one.connect(ctx, due)
+		one.connect(ctx, next)
 	}
 	c.r.mu.Lock()
 	c.r.total.merge(t)
@@ -114,24 +141,30 @@ type connector struct {
 	buf   [1024]byte
 }
 
-func (o *connector) connect(ctx context.Context, due int64) {
+func (o *connector) connect(ctx context.Context, t ticket) {
 	r := o.c.r
-	begin := now()
+	measured := t.due >= r.from && t.due < r.until
+	if measured {
+		o.begins(t)
+	}
 	e, err := r.dialer.dial(ctx, int(o.c.index.Add(1)-1))
-	took := now() - due
-	measured := due >= o.c.from && due < o.c.until
-	if err != nil {
-		if ctx.Err() == nil {
-			r.notOpened(err)
-		}
+	at := now()
+	switch {
+	case err == nil:
+	case o.c.asked.Err() != nil:
+		return
+	case ctx.Err() != nil:
+		r.notOpened(&failure{"unfinished", fmt.Errorf("not done %s after the measured time: %w", r.o.Grace, err)})
+		return
+	default:
+		r.notOpened(err)
 		return
 	}
 	if measured {
-		if late := begin - due; late > tolerance {
-			o.tally.late++
-			o.tally.worstLate = max(o.tally.worstLate, late)
-		}
-		r.opened(took, tlsOf(e))
+		r.opened(at-t.due, tlsOf(e))
+	}
+	if at >= r.from && at < r.until {
+		o.c.opened.Add(1)
 	}
 	err = o.leave(ctx, e)
 	if o.code == 0 {
@@ -144,6 +177,20 @@ func (o *connector) connect(ctx context.Context, due int64) {
 		o.tally.closes[o.code]++
 	}
 	o.c.completed.Add(1)
+}
+
+// begins counts an attempt, and why it is late if it is.
+func (o *connector) begins(t ticket) {
+	o.tally.attempts++
+	late := now() - t.due
+	switch {
+	case late <= tolerance:
+	case t.behind || now()-t.shown > tolerance:
+		o.tally.held++
+	default:
+		o.tally.late++
+		o.tally.worstLate = max(o.tally.worstLate, late)
+	}
 }
 
 // leave closes a connection and reads to the end of its stream.

@@ -15,7 +15,7 @@ func (r *run) usage() (u usage) {
 	u.at = time.Now()
 	if r.o.CPUOf != 0 {
 		var err error
-		u.cpu, err = cpuTime(r.o.CPUOf)
+		u.cpu, err = CPUTime(r.o.CPUOf)
 		u.ok = err == nil
 	}
 	for _, w := range r.workers {

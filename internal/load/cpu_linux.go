@@ -1,33 +1,23 @@
 package load
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// cpuTime is the CPU time of a process and its threads, those that have ended included,
-// from proc_pid_stat(5): utime and stime, in hundredths of a second.
-func cpuTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+// CPUTime is the CPU time of a process and its threads, those that have ended included: the
+// clock of clock_getcpuclockid(3), which the scheduler keeps in nanoseconds. Child processes
+// have their own.
+func CPUTime(pid int) (time.Duration, error) {
+	if pid <= 0 || pid > 1<<22 { // PID_MAX_LIMIT: beyond, another one would be meant
+		return 0, fmt.Errorf("%d is no process", pid)
 	}
-	// The second field is the command in parentheses, which may hold anything.
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 13 {
-		return 0, errors.New("a stat file without times")
+	const scheduled = 2 // CPUCLOCK_SCHED of the whole process
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &t); err != nil {
+		return 0, fmt.Errorf("the CPU clock of process %d: %w", pid, err)
 	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(string(f), 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("reading CPU times: %w", err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * (time.Second / 100), nil
+	return time.Duration(t.Nano()), nil
 }

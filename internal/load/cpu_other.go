@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
-func cpuTime(int) (time.Duration, error) {
+// CPUTime is the CPU time of a process and its threads.
+func CPUTime(int) (time.Duration, error) {
 	return 0, errors.New("the CPU time of another process is read on Linux only")
 }

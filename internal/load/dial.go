@@ -34,7 +34,10 @@ func newDialer(ctx context.Context, o *Options, u *url.URL) (*dialer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("resolving %s: %w", host, err)
 		}
-		host = pickAddress(found).Unmap().String()
+		host = pickAddress(found, o.SourceIPs).Unmap().String()
+	}
+	if err := sameFamily(host, o.SourceIPs); err != nil {
+		return nil, err
 	}
 	d.address = net.JoinHostPort(host, port)
 	if u.Scheme == "wss" {
@@ -49,14 +52,30 @@ func newDialer(ctx context.Context, o *Options, u *url.URL) (*dialer, error) {
 	return d, nil
 }
 
-// pickAddress prefers IPv4, as what listens on localhost often does.
-func pickAddress(found []netip.Addr) netip.Addr {
+// pickAddress prefers the family of the sources, or IPv4, as what listens on localhost often
+// does.
+func pickAddress(found, sources []netip.Addr) netip.Addr {
+	four := len(sources) == 0 || sources[0].Unmap().Is4()
 	for _, a := range found {
-		if a.Unmap().Is4() {
+		if a.Unmap().Is4() == four {
 			return a
 		}
 	}
 	return found[0]
+}
+
+// sameFamily refuses sources from which an address cannot be reached.
+func sameFamily(host string, sources []netip.Addr) error {
+	to, err := netip.ParseAddr(host)
+	if err != nil {
+		return &OptionError{"URL", err}
+	}
+	for _, s := range sources {
+		if s.Unmap().Is4() != to.Unmap().Is4() {
+			return &OptionError{"source-ips", fmt.Errorf("from %s there is no way to %s: one is IPv4, the other IPv6", s, to)}
+		}
+	}
+	return nil
 }
 
 // dial opens connection number id. What goes wrong is a *failure.
@@ -124,7 +143,8 @@ func (d *dialer) handshake(ctx context.Context, e *established, id int) error {
 // subscription is the query of a push connection.
 func (d *dialer) subscription(id int) string {
 	o := d.options
-	s := subscription{mode: Push, size: o.Size, rate: o.Rate / float64(o.Connections), text: o.Text, id: uint64(id)}
+	s := subscription{mode: Push, size: o.Size, rate: o.Rate / float64(o.Connections), text: o.Text, id: uint64(id),
+		phase: float64(id) / float64(o.Connections)}
 	query := s.query()
 	if d.url.RawQuery != "" {
 		query = d.url.RawQuery + "&" + query

@@ -31,6 +31,9 @@ func isTimeout(err error) bool {
 		errors.As(err, &timeout) && timeout.Timeout()
 }
 
+// noFileLeft is the kind of failure of who may open no more files.
+const noFileLeft = "dial_no_file_left"
+
 func dialKind(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -38,7 +41,7 @@ func dialKind(err error) string {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "dial_no_port_left" // or no such source address
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return "dial_no_file_left"
+		return noFileLeft
 	case isTimeout(err):
 		return "dial_timeout"
 	}

@@ -171,7 +171,7 @@ func TestNothingAllocated(t *testing.T) {
 		for _, text := range []bool{false, true} {
 			o := &Options{Mode: Echo, Connections: 1, Size: size, Text: text}
 			cw := &clientWorker{worker: &worker{}, o: o, layout: newLayout(Echo, size, text), head: frameHead(ws.OpBinary, size, true),
-				tally: newTally(), random: newTestPCG(), scratch: make([]byte, 0, 2*batch), begun: true, until: never}
+				op: ws.OpBinary, tally: newTally(), random: newTestPCG(), scratch: make([]byte, 0, 2*batch), begun: true, until: never}
 			client := &client{w: cw}
 			up := &deaf{}
 			client.link = &link{w: cw.worker, s: client, c: up, dueSlot: -1}
@@ -220,7 +220,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			o := &Options{Mode: Echo, Connections: 1, Size: size}
 			cw := &clientWorker{worker: &worker{}, o: o, layout: newLayout(Echo, size, false), head: frameHead(ws.OpBinary, size, true),
-				tally: newTally(), random: newTestPCG(), scratch: make([]byte, 0, 2*batch), begun: true, until: never}
+				op: ws.OpBinary, tally: newTally(), random: newTestPCG(), scratch: make([]byte, 0, 2*batch), begun: true, until: never}
 			client := &client{w: cw}
 			up, down := &deaf{}, &deaf{}
 			client.link = &link{w: cw.worker, s: client, c: up, dueSlot: -1}

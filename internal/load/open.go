@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -69,7 +70,11 @@ func (r *run) openOne(ctx context.Context, i int) {
 			r.opened(took, tlsState)
 			return
 		}
-		err = &failure{"adopt", err}
+		kind := "adopt"
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			kind = noFileLeft
+		}
+		err = &failure{kind, err}
 	}
 	if ctx.Err() == nil {
 		r.notOpened(err)

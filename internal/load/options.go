@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -181,8 +182,32 @@ func (o Options) normal() (Options, *url.URL, error) {
 	case u.Fragment != "":
 		return o, nil, &OptionError{"URL", errors.New("a WebSocket URL has no fragment (RFC 6455 §3)")}
 	}
-	u.User = nil
-	return o, u, o.check()
+	if err := o.check(); err != nil {
+		return o, nil, err
+	}
+	return o, u, o.checkURL(u)
+}
+
+// checkURL refuses what would be dropped, or be in the way, without a word.
+func (o *Options) checkURL(u *url.URL) error {
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return &OptionError{"URL", fmt.Errorf("port %s is not from 1 to 65535", port)}
+		}
+	}
+	if u.User != nil {
+		return &OptionError{"URL", errors.New("a user and a password in it are not sent: use --header 'Authorization: Basic ...'")}
+	}
+	if o.Mode != Push {
+		return nil
+	}
+	query := u.Query()
+	for _, name := range reserved {
+		if query.Has(name) {
+			return &OptionError{"URL", fmt.Errorf("leave %s out of its query: push mode writes that itself, from --size, --rate and --text", name)}
+		}
+	}
+	return nil
 }
 
 func (o *Options) check() error {

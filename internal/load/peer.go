@@ -72,7 +72,7 @@ func (p *peer) opened() {
 		op = ws.OpText
 	}
 	p.layout, p.head = p.w.layout(p.sub), frameHead(op, p.sub.size, false)
-	p.schedule = newSchedule(now(), p.sub.rate, 0, 1)
+	p.schedule = newSchedule(0, p.sub.rate, 0, 1).from(now(), p.sub.phase)
 	p.link.wakeAt(now())
 }
 

@@ -131,6 +131,12 @@ func TestHarmIsSeen(t *testing.T) {
 			}
 			return send(conn, f.Payload)
 		}, Messages{Lost: 1, Unexpected: 1}},
+		{"of another type", func(conn net.Conn, n int, f ws.Frame) bool {
+			if n == 2 {
+				return wsutil.WriteServerText(conn, f.Payload) == nil
+			}
+			return send(conn, f.Payload)
+		}, Messages{Lost: 1, Unexpected: 1}},
 		{"another's", func(conn net.Conn, n int, f ws.Frame) bool {
 			if n == 2 {
 				f.Payload[2] ^= 1 // the connection's number
@@ -153,10 +159,10 @@ func TestHarmIsSeen(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := r.Messages
-			if m.Sent != 10 || m.Received != 10-c.want.Lost {
+			if m.Due != 10 || m.Sent != 10 || m.Received != 10-c.want.Lost {
 				t.Errorf("%d sent, %d received", m.Sent, m.Received)
 			}
-			m.Sent, m.Received, m.PerSecond = 0, 0, 0
+			m.Due, m.Sent, m.Received, m.PerSecond = 0, 0, 0, 0
 			if m != c.want {
 				t.Errorf("harm %+v, want %+v", m, c.want)
 			}

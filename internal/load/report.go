@@ -35,6 +35,10 @@ type Report struct {
 // Handshakes tells how connections were opened. In connect mode those of the warm-up
 // are left out, except for failures.
 type Handshakes struct {
+	// Due is how many connections the rate wanted opened in the measured time, in connect
+	// mode; Unstarted those of them that were not even begun. Without a rate Due is Attempted.
+	Due       uint64  `json:"due"`
+	Unstarted uint64  `json:"unstarted"`
 	Attempted int     `json:"attempted"`
 	Completed int     `json:"completed"`
 	Failed    int     `json:"failed"`
@@ -55,8 +59,15 @@ type TLS struct {
 // Messages counts messages that were due in the measured time; the faults count from
 // the start of the run. In push mode sent are those that came.
 type Messages struct {
-	Sent      uint64  `json:"sent"`
-	Received  uint64  `json:"received"`
+	// Due is how many the rate wanted sent, on all connections that were asked for, whatever
+	// became of them; Unsent those of them that were not sent (in push mode: did not come)
+	// before the run ended. Latency knows nothing of them, nor of those that are lost. Without
+	// a rate Due is Sent. In push mode Due is at least so many: the backend's clock is its own.
+	Due      uint64 `json:"due"`
+	Unsent   uint64 `json:"unsent"`
+	Sent     uint64 `json:"sent"`
+	Received uint64 `json:"received"`
+	// PerSecond counts answers that came within the measured time.
 	PerSecond float64 `json:"received_per_second"`
 
 	Lost         uint64 `json:"lost"`         // sent and never seen again
@@ -105,10 +116,10 @@ func (r *run) report(interrupted bool) *Report {
 		URL: r.dialer.url.String(), Mode: o.Mode, Type: "binary", Size: o.Size, Connections: o.Connections, Rate: o.Rate,
 		Started: r.started.UTC().Truncate(time.Millisecond), Warmup: o.Warmup.Seconds(), Duration: seconds(int64(r.measured)),
 		Interrupted: interrupted,
-		Handshakes: Handshakes{Attempted: r.attempted, Completed: r.connected, Failed: r.failed,
+		Handshakes: Handshakes{Due: uint64(r.attempted), Attempted: r.attempted, Completed: r.connected, Failed: r.failed,
 			PerSecond: perSecond(uint64(r.connected), r.dialling), Latency: latencyOf(r.handshakes)},
 		TLS: r.tls,
-		Messages: Messages{Sent: t.sent, Received: t.received, PerSecond: perSecond(t.received, r.measured),
+		Messages: Messages{Due: t.sent, Sent: t.sent, Received: t.received, PerSecond: perSecond(t.inTime, r.measured),
 			Lost: t.lost, Doubled: t.doubled, Reordered: t.reordered, Misdelivered: t.misdelivered, Unexpected: t.unexpected},
 		Bytes:    Bytes{t.bytesSent, t.bytesRcvd},
 		Pings:    Pings{t.pingsSent, t.pingsAnswer},
@@ -119,16 +130,38 @@ func (r *run) report(interrupted bool) *Report {
 	if o.Text {
 		rep.Type = "text"
 	}
-	due := t.sent
+	begun := t.sent
 	if o.Mode == Connect {
-		due = uint64(r.connected)
+		begun = t.attempts
 		rep.Latency = rep.Handshakes.Latency
+		rep.Handshakes.PerSecond = perSecond(r.openedInTime, r.measured)
 	}
-	if due > 0 {
-		rep.Schedule.Share = float64(t.late) / float64(due)
+	if begun > 0 {
+		rep.Schedule.Share = float64(t.late) / float64(begun)
+	}
+	if o.Rate > 0 && o.Mode == Connect {
+		rep.Handshakes.Due = newSchedule(r.start, o.Rate, 0, 1).count(r.from, r.until)
+		rep.Handshakes.Unstarted = missing(rep.Handshakes.Due, t.attempts)
+	} else if o.Rate > 0 {
+		rep.Messages.Due = max(r.due(), t.sent)
+		rep.Messages.Unsent = missing(rep.Messages.Due, t.sent)
 	}
 	return rep
 }
+
+// due is how many messages the rate wanted sent in the measured time.
+func (r *run) due() (n uint64) {
+	for i := range r.o.Connections {
+		k := newSchedule(r.start, r.o.Rate, i, r.o.Connections).count(r.from, r.until)
+		if r.o.Mode == Push && k > 0 {
+			k-- // when the backend begins its turns is not known here
+		}
+		n += k
+	}
+	return n
+}
+
+func missing(due, begun uint64) uint64 { return due - min(due, begun) }
 
 func perSecond(n uint64, d time.Duration) float64 {
 	if d <= 0 {

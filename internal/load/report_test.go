@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,9 +45,9 @@ func TestReportShape(t *testing.T) {
 	r := &Report{
 		URL: "wss://edge.example/ws", Mode: Echo, Type: "binary", Size: 64, Connections: 2, Rate: 1500,
 		Started: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Warmup: 1, Duration: 10.0012, Interrupted: true,
-		Handshakes: Handshakes{Attempted: 3, Completed: 2, Failed: 1, PerSecond: 812.5, Latency: l},
+		Handshakes: Handshakes{Due: 5, Unstarted: 2, Attempted: 3, Completed: 2, Failed: 1, PerSecond: 812.5, Latency: l},
 		TLS:        &TLS{Version: "TLS 1.3", CipherSuite: "TLS_AES_128_GCM_SHA256", Curve: "X25519", Resumed: 1},
-		Messages:   Messages{Sent: 15002, Received: 15001, PerSecond: 1500.1, Lost: 1, Doubled: 2, Reordered: 3, Misdelivered: 4, Unexpected: 5},
+		Messages:   Messages{Due: 15010, Unsent: 8, Sent: 15002, Received: 15001, PerSecond: 1500.1, Lost: 1, Doubled: 2, Reordered: 3, Misdelivered: 4, Unexpected: 5},
 		Bytes:      Bytes{960128, 960064}, Pings: Pings{6, 7}, Latency: l,
 		Schedule: Schedule{Late: 30, Share: 0.002, Worst: 0.0042, Held: 9},
 		Closes:   map[int]uint64{1000: 1, 1006: 1}, Errors: []Fault{{"dial_refused", 1, "dial tcp: connection \x1b refused"}},
@@ -88,11 +89,32 @@ func TestOptionErrors(t *testing.T) {
 			t.Errorf("%s: %v", option, err)
 		}
 	}
-	for _, url := range []string{"", "ws://", "x", "ws://h/#f", "ws://[::1", "://"} {
+	for url, says := range map[string]string{"": "ws nor wss", "ws://": "no host", "x": "ws nor wss", "ws://h/#f": "fragment", "ws://[::1": "missing",
+		"://": "scheme", "ws://h:0": "port 0", "ws://h:99999": "port 99999", "ws://me:secret@h": "--header"} {
 		o := good
 		o.URL = url
-		if _, err := Run(t.Context(), o); err == nil {
-			t.Errorf("URL %q is taken", url)
+		_, err := Run(t.Context(), o)
+		if wrong, ok := errors.AsType[*OptionError](err); !ok || wrong.Option != "URL" || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("URL %q: %v", url, err)
+		}
+	}
+	for _, name := range reserved {
+		o := good
+		o.URL += "/?room=1&" + name + "=1"
+		if _, err := Run(t.Context(), o); errors.As(err, new(*OptionError)) {
+			t.Errorf("%s in echo mode: %v", o.URL, err)
+		}
+		o.Mode = Push
+		if _, err := Run(t.Context(), o); !errors.As(err, new(*OptionError)) || !strings.Contains(err.Error(), "leave "+name+" out") {
+			t.Errorf("%s in push mode: %v", o.URL, err)
+		}
+	}
+	for url, source := range map[string]string{"ws://127.0.0.1:1": "::1", "ws://[::1]:1": "127.0.0.1"} {
+		o := good
+		o.URL, o.SourceIPs = url, []netip.Addr{netip.MustParseAddr(source)}
+		_, err := Run(t.Context(), o)
+		if wrong, ok := errors.AsType[*OptionError](err); !ok || wrong.Option != "source-ips" {
+			t.Errorf("%s from %s: %v", url, source, err)
 		}
 	}
 }

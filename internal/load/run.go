@@ -29,7 +29,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	r := &run{o: &o, dialer: d, started: time.Now(), total: newTally(), handshakes: newHistogram()}
 	if o.CPUOf != 0 {
-		if _, err := cpuTime(o.CPUOf); err != nil {
+		if _, err := CPUTime(o.CPUOf); err != nil {
 			return nil, &OptionError{"cpu-of", err}
 		}
 	}
@@ -58,12 +58,15 @@ type run struct {
 	connected  int
 	failed     int
 	dialling   time.Duration // from the first dial to the last
-	tls        *TLS
-	firstError error
-	total      *tally
+	// openedInTime is connect mode's: connections that were open in the measured time.
+	openedInTime uint64
+	tls          *TLS
+	firstError   error
+	total        *tally
 
-	measured time.Duration
-	cpu      *CPU
+	start, from, until int64 // as [now] counts: when the load begins, and the measured time
+	measured           time.Duration
+	cpu                *CPU
 }
 
 // enter begins a phase that lasts of, or 0 if that is not known.
@@ -137,7 +140,29 @@ func (r *run) sessions(ctx context.Context) (*Report, error) {
 	if r.phase == Connecting || r.broken.Load() != nil {
 		return nil, err
 	}
-	return r.report(err != nil), err
+	report := r.report(err != nil)
+	if err == nil {
+		err = r.nothing(report)
+	}
+	return report, err
+}
+
+// nothing is an error if the run has measured nothing.
+func (r *run) nothing(report *Report) error {
+	answered := uint64(0)
+	for _, w := range r.workers {
+		answered += w.answered
+	}
+	switch {
+	case report.Messages.Received > 0 || r.o.Mode == Push && answered > 0:
+	case r.o.Mode == Push:
+		return errors.New("no message came: the URL must lead to 'tidegate bench serve'")
+	case r.o.Mode == Echo && report.Messages.Sent == 0:
+		return errors.New("no message was due in the measured time: it is too short for this rate")
+	case r.o.Mode == Echo:
+		return errors.New("no message came back: what the URL leads to must echo, as 'tidegate bench serve' does")
+	}
+	return nil
 }
 
 func (r *run) startWorkers() error {
@@ -147,7 +172,7 @@ func (r *run) startWorkers() error {
 		op = ws.OpText
 	}
 	for i := range r.o.Workers {
-		w := &clientWorker{o: r.o, layout: plan, head: frameHead(op, r.o.Size, true), tally: newTally(),
+		w := &clientWorker{o: r.o, layout: plan, op: op, head: frameHead(op, r.o.Size, true), tally: newTally(),
 			random: rand.NewPCG(rand.Uint64(), uint64(i)), scratch: make([]byte, 0, 2*batch)}
 		w.worker = &worker{links: map[*link]struct{}{}, turned: w.publish}
 		var err error
@@ -175,6 +200,13 @@ func (r *run) stopWorkers() {
 // headStart is how long before the first message workers are told.
 const headStart = 2 * time.Millisecond
 
+// begin sets the times of the run.
+func (r *run) begin() {
+	r.start = now() + int64(headStart)
+	r.from = r.start + int64(r.o.Warmup)
+	r.until = r.from + int64(r.o.Duration)
+}
+
 // load applies the load and waits for the last answers.
 func (r *run) load(ctx context.Context) error {
 	// All workers have taken over their connections before the clock starts.
@@ -186,9 +218,8 @@ func (r *run) load(ctx context.Context) error {
 		}
 	}
 	ready.Wait()
-	start := now() + int64(headStart)
-	from := start + int64(r.o.Warmup)
-	until := from + int64(r.o.Duration)
+	r.begin()
+	start, from, until := r.start, r.from, r.until
 	for _, w := range r.workers {
 		w.post(func() {
 			w.begun, w.from, w.until = true, from, until
@@ -213,6 +244,9 @@ func (r *run) load(ctx context.Context) error {
 	r.cpu = r.usage().since(before)
 	if err == nil && r.allEnded() {
 		err = errors.New("all connections were closed")
+	}
+	if err != nil {
+		r.until = min(r.until, now()) // what was to come is not due
 	}
 	return err
 }
@@ -248,16 +282,8 @@ func (r *run) pending() (n int64) {
 func (r *run) finish(ctx context.Context) {
 	if r.phase != Connecting && r.broken.Load() == nil {
 		r.enter(Finishing, 0)
-		end := int64(0)
-		if ctx.Err() != nil {
-			end = now() // what was to come is not sent
-		}
 		for _, w := range r.workers {
-			w.post(func() {
-				if end != 0 {
-					w.until = min(w.until, end)
-				}
-			})
+			w.post(func() { w.until = r.until })
 		}
 		if ctx.Err() == nil {
 			r.pass(ctx, r.o.Grace, r.allThrough)

@@ -21,12 +21,16 @@ func (r *Report) WriteTable(out io.Writer) error {
 		ended = ", ended early"
 	}
 	row("measured", "%.3gs after a warm-up of %.3gs%s", r.Duration, r.Warmup, ended)
-	row("handshakes", "%d completed, %d failed, %.0f/s", r.Handshakes.Completed, r.Handshakes.Failed, r.Handshakes.PerSecond)
+	unstarted := ""
+	if n := r.Handshakes.Unstarted; n > 0 {
+		unstarted = fmt.Sprintf(", %d of %d due never begun", n, r.Handshakes.Due)
+	}
+	row("handshakes", "%d completed, %d failed%s, %.0f/s", r.Handshakes.Completed, r.Handshakes.Failed, unstarted, r.Handshakes.PerSecond)
 	if t := r.TLS; t != nil {
 		row("tls", "%s, %s, %s, %d resumed", t.Version, t.CipherSuite, t.Curve, t.Resumed)
 	}
-	if r.Mode != Connect && (r.Mode != Idle || r.Messages.Sent > 0) {
-		row("messages", "%d sent, %d received, %.0f/s", r.Messages.Sent, r.Messages.Received, r.Messages.PerSecond)
+	if r.Mode != Connect && (r.Mode != Idle || r.Messages.Due > 0) {
+		row("messages", "%d sent, %d received, %.0f/s%s", r.Messages.Sent, r.Messages.Received, r.Messages.PerSecond, r.unsent())
 		row("bytes", "%d sent, %d received", r.Bytes.Sent, r.Bytes.Received)
 	}
 	if r.Mode != Connect {
@@ -38,8 +42,8 @@ func (r *Report) WriteTable(out io.Writer) error {
 		row("pings", "%d sent, %d answered", r.Pings.Sent, r.Pings.Answered)
 	}
 	if r.Rate > 0 {
-		row("schedule", "%.2f%% late, at worst by %s; %d held up by full connections",
-			100*r.Schedule.Share, short3(r.Schedule.Worst), r.Schedule.Held)
+		row("schedule", "%.2f%% late, at worst by %s; %d held up by %s",
+			100*r.Schedule.Share, short3(r.Schedule.Worst), r.Schedule.Held, r.holder())
 	}
 	if len(r.Closes) > 0 {
 		row("closes", "%s", r.closes())
@@ -55,6 +59,25 @@ func (r *Report) WriteTable(out io.Writer) error {
 		fmt.Fprintf(out, "error %s: %d, such as %q\n", f.Kind, f.Count, f.Example)
 	}
 	return nil
+}
+
+// holder is what holds messages, or connections, up.
+func (r *Report) holder() string {
+	if r.Mode == Connect {
+		return "connections in progress"
+	}
+	return "full connections"
+}
+
+func (r *Report) unsent() string {
+	switch n := r.Messages.Unsent; {
+	case n == 0:
+		return ""
+	case r.Mode == Push:
+		return fmt.Sprintf("; %d of %d due never came", n, r.Messages.Due)
+	default:
+		return fmt.Sprintf("; %d of %d due never sent", n, r.Messages.Due)
+	}
 }
 
 func (r *Report) load() string {

@@ -12,6 +12,8 @@ type tally struct {
 	// Messages that were due in the measured time.
 	sent, received         uint64
 	bytesSent, bytesRcvd   uint64
+	inTime                 uint64 // answers that came in the measured time, whenever they were due
+	attempts               uint64 // connect mode: to open a connection
 	late, held             uint64
 	worstLate              int64
 	latency                *hdrhistogram.Histogram // ns; nil without messages
@@ -40,6 +42,8 @@ func record(h *hdrhistogram.Histogram, ns int64) { h.RecordValue(min(max(ns, 0),
 func (t *tally) merge(o *tally) {
 	t.sent += o.sent
 	t.received += o.received
+	t.inTime += o.inTime
+	t.attempts += o.attempts
 	t.bytesSent += o.bytesSent
 	t.bytesRcvd += o.bytesRcvd
 	t.late += o.late
