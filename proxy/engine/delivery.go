@@ -13,6 +13,10 @@ type Delivery struct {
 	// Acked is how long ago the peer's system last acknowledged something, Sent how long ago
 	// something was last sent to it.
 	Acked, Sent time.Duration
+	// Taken is how many bytes the peer's system has acknowledged altogether. A socket tells that
+	// it has room again only once that is a good part of its buffer: a slow peer may take bytes
+	// all the time before it does. An acknowledgement need not be one of more bytes.
+	Taken uint64
 	// Closed is true when bytes wait because the peer's system has no room for them: who
 	// should read there does not.
 	Closed bool

@@ -19,6 +19,7 @@ func ReadDelivery(fd int) Delivery {
 	return Delivery{
 		Acked:  time.Duration(info.Last_ack_recv) * time.Millisecond,
 		Sent:   time.Duration(info.Last_data_sent) * time.Millisecond,
+		Taken:  info.Bytes_acked,
 		Queued: info.Notsent_bytes > 0,
 		Open:   info.State == tcpEstablished,
 		Closed: info.Notsent_bytes > 0 && info.Unacked == 0, // nothing is in flight, and something is left

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -284,6 +285,100 @@ func (su suite) writeTimeout(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
+}
+
+// A client that takes bytes all the time is alive, though its socket does not say so for longer
+// than the write timeout: it does only when a good part of its buffer is free.
+func (su suite) slowButAlive(t *testing.T) {
+	if su.secure {
+		return // it is the socket's doing
+	}
+	b := su.open(t, setup{opt: engine.Options{WriteTimeout: time.Second, Relay: relay.Options{CloseTimeout: 100 * time.Millisecond}}})
+	frames := b.backend.frame(ws.OpBinary, true, make([]byte, 60000))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for {
+			if _, err := b.backend.Write(frames); err != nil {
+				return
+			}
+		}
+	}()
+	chunk := make([]byte, 20000)
+	for total := 0; total < 1_200_000; total += len(chunk) { // 3 s
+		_, err := io.ReadFull(b.client, chunk)
+		select {
+		case r := <-b.done: // what it had sent is still read
+			b.done <- r
+			t.Fatalf("ended after %d bytes: %+v", total, r)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", total, err)
+		}
+	}
+	b.Kill()
+	b.backend.Close()
+	<-sent
+}
+
+// A client that ends its stream while bytes wait for it, and resets when they come, is gone;
+// so is the session, of which the backend has ended too.
+func (su suite) resetBehindEnds(t *testing.T) {
+	b := su.open(t, setup{})
+	few := b.backend.frame(ws.OpBinary, true, make([]byte, 8<<10))
+	for waits := 0; waits < 200; { // ms: what waits is with the edge, and nothing is before it
+		if waits++; b.Held() == 0 {
+			waits = 0
+			b.backend.send(few)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	b.client.closeWrite()
+	io.Copy(io.Discard, b.backend) // until the edge ends
+	b.backend.Close()
+	time.Sleep(200 * time.Millisecond) // for the edge to see that, which nothing tells
+	b.client.reset()
+	if r := b.result(t); r.Cause != relay.ClientGone {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// A message that goes on and on does not put off a Close: it is cut between two frames.
+func (su suite) endlessMessage(t *testing.T) {
+	b := su.open(t, setup{opt: engine.Options{Relay: relay.Options{CloseTimeout: 300 * time.Millisecond}}})
+	stop, sent := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(sent)
+		for op := ws.OpBinary; ; op = ws.OpContinuation {
+			b.backend.Write(b.backend.frame(op, false, make([]byte, 100)))
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	defer func() { close(stop); <-sent }()
+	if f, err := b.client.next(); err != nil || f.Header.OpCode != ws.OpBinary {
+		t.Fatalf("%+v, %v", f.Header, err)
+	}
+	b.Close(relay.Ending{Client: 1001, Backend: 1001, Reason: "drain"})
+	for n := 0; ; n++ {
+		f, err := b.client.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Header.OpCode == ws.OpClose {
+			if n < 5 || !bytes.Equal(f.Payload, body(1001, "drain")) {
+				t.Errorf("%q behind %d frames", f.Payload, n)
+			}
+			return
+		}
+		if n == 200 {
+			t.Fatal("no Close, though its timeout has passed many times")
+		}
+	}
 }
 
 // An edge's Close does not wait for a client that takes nothing, and Kill ends all.

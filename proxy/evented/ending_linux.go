@@ -24,10 +24,20 @@ func (s *Session) broke(side relay.Side, err error) {
 		s.arm()
 	}
 	s.resume(other(side))
+	s.account()
+	if s.closing {
+		s.loop().Post(s.followClosing) // nothing waits for the side any more: that may have been all
+	}
 }
 
 // Ended is the end of a side's stream: loop.Handler.
-func (s *Session) Ended(c *loop.Conn, err error) { s.end(s.sideOf(c), err) }
+func (s *Session) Ended(c *loop.Conn, err error) {
+	if errors.Is(err, loop.ErrClosed) {
+		s.abort(s.sideOf(c), err) // what waits will not be written
+		return
+	}
+	s.end(s.sideOf(c), err)
+}
 
 func (s *Session) end(side relay.Side, err error) {
 	if s.ended[side] || s.done {

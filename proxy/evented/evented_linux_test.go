@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"context"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -272,5 +273,124 @@ func testIdleSession(t *testing.T, opt *engine.Options, most uint64) {
 	}
 	for range running {
 		<-results
+	}
+}
+
+// sockets returns the ends of a TCP connection: one for the group, the other for the test.
+func sockets(t *testing.T) (near int, far *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	raw, err := a.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { near, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return near, c.(*net.TCPConn)
+}
+
+// chatty is a codec that answers every nine bytes with 27, as a TLS client may have it with
+// small records and updates of keys, and finds no plaintext in any of them.
+type chatty struct{ Codec }
+
+func (chatty) Open(in, _, reply []byte) (plain []byte, used int, replyOut []byte, again bool, err error) {
+	n := len(in) / 9
+	return nil, n * 9, append(reply, make([]byte, n*27)...), false, nil
+}
+
+func (chatty) CloseNotify(dst []byte) []byte { return dst }
+
+// TestRepliesAreTaken: a client that does not take what its own records make the edge answer is
+// not read until it does.
+func TestRepliesAreTaken(t *testing.T) {
+	g := startGroup(t)
+	near, client := sockets(t)
+	nearBackend, backend := sockets(t)
+	defer client.Close()
+	defer backend.Close()
+	const room = 32 << 10
+	done := make(result, 1)
+	s, err := g.Start(&engine.Options{Tally: new(engine.Tally), WriteTimeout: time.Minute, BufferBytes: room, Relay: relay.Options{CloseTimeout: time.Second}},
+		done, Leg{FD: near, Codec: chatty{}}, Leg{FD: nearBackend})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total = 9 << 20
+	sent := make(chan error, 1)
+	go func() {
+		_, err := client.Write(make([]byte, total))
+		sent <- err
+	}()
+	for before := -1; ; { // until nothing more is taken
+		time.Sleep(100 * time.Millisecond)
+		held := s.Held()
+		if held > 16*room {
+			t.Fatalf("%d bytes of answers wait", held)
+		}
+		if held == before && held > 0 {
+			break
+		}
+		before = held
+	}
+	select {
+	case err := <-sent:
+		t.Fatalf("all of %d bytes was taken: %v", total, err)
+	default:
+	}
+	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, err := io.CopyN(io.Discard, client, 3*total); err != nil {
+		t.Errorf("%d bytes of answers, want %d: %v", n, 3*total, err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	s.Kill()
+	<-done
+}
+
+// TestLoopsEndWithQueue: a session for which bytes wait ends with its loop, and says so.
+func TestLoopsEndWithQueue(t *testing.T) {
+	g, err := New(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { g.Run(ctx); close(ended) }()
+	near, client := sockets(t)
+	nearBackend, backend := sockets(t)
+	defer client.Close()
+	defer backend.Close()
+	done := make(result, 1)
+	s, err := g.Start(&engine.Options{Tally: new(engine.Tally), WriteTimeout: time.Minute, Relay: relay.Options{CloseTimeout: time.Minute}},
+		done, Leg{FD: near}, Leg{FD: nearBackend})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go backend.Write(bytes.Repeat(ws.MustCompileFrame(ws.NewBinaryFrame(make([]byte, 60000))), 500))
+	for s.Held() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	<-ended
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("nobody is told of its end")
 	}
 }

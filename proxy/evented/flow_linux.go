@@ -1,6 +1,8 @@
 package evented
 
 import (
+	"errors"
+
 	"github.com/tidegate/tidegate/proxy/loop"
 	"github.com/tidegate/tidegate/proxy/relay"
 )
@@ -24,7 +26,9 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 		used += n
 		if len(reply) > 0 {
 			c.Write(reply)
-			s.watchQueue(from)
+			if s.watchQueue(from); c.Queued() > s.replies() {
+				c.Pause() // who makes us answer takes the answers first
+			}
 		}
 		if len(plain) > 0 {
 			s.feed(from, plain)
@@ -44,6 +48,9 @@ func (s *Session) open(from relay.Side, c *loop.Conn, p []byte) (used int) {
 		}
 	}
 }
+
+// replies is how much may wait for a side while it is still read.
+func (s *Session) replies() int { return max(s.opt.BufferBytes, loop.ScratchBytes) }
 
 // feed gives plaintext to the relay and writes what comes of it. What the relay does not
 // take yet waits, and the side is not read.
@@ -240,7 +247,11 @@ func (s *Session) watchQueue(side relay.Side) {
 // Wrote is progress of a side's queue, or its end: loop.Handler.
 func (s *Session) Wrote(c *loop.Conn, err error) {
 	side := s.sideOf(c)
-	if err != nil {
+	switch {
+	case errors.Is(err, loop.ErrClosed):
+		s.abort(side, err)
+		return
+	case err != nil:
 		s.broke(side, err)
 		return
 	}
@@ -249,6 +260,9 @@ func (s *Session) Wrote(c *loop.Conn, err error) {
 		l.moved = 0
 		if s.refill(side); !s.stuck(side) {
 			s.resume(other(side))
+		}
+		if !s.stuck(other(side)) {
+			s.resume(side) // see open
 		}
 	}
 	s.relay.Progress(side, s.now())

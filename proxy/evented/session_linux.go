@@ -42,8 +42,11 @@ type late struct {
 	sides [2]struct {
 		err   error
 		moved time.Duration // when the socket last took bytes while some were waiting; 0: none wait
-		until time.Duration // it takes nothing more: how long it is still read; 0: it does
-		rest  []byte        // came from it, and the relay has not taken it yet
+		// At half of the write timeout: moved as it was then, and what the peer's system had taken.
+		looked time.Duration
+		taken  uint64
+		until  time.Duration // it takes nothing more: how long it is still read; 0: it does
+		rest   []byte        // came from it, and the relay has not taken it yet
 	}
 }
 

@@ -23,7 +23,7 @@ func (s *Session) arm() {
 		for side := range s.legs {
 			l := &s.late.sides[side]
 			if l.moved != 0 && s.opt.WriteTimeout > 0 {
-				sooner(l.moved + s.opt.WriteTimeout)
+				sooner(s.writeDue(relay.Side(side)))
 			}
 			if !s.ended[side] {
 				sooner(l.until)
@@ -82,10 +82,28 @@ func (s *Session) expire(side relay.Side) {
 	switch l := &s.late.sides[side]; {
 	case !s.ended[side] && l.until != 0 && s.now() >= l.until:
 		s.abort(side, nil)
-	case l.moved != 0 && s.opt.WriteTimeout > 0 && s.now() >= l.moved+s.opt.WriteTimeout:
-		s.relay.Lost(side, relay.WhyWriteTimeout, s.now())
-		s.abort(side, os.ErrDeadlineExceeded)
+	case l.moved != 0 && s.opt.WriteTimeout > 0 && s.now() >= s.writeDue(side):
+		taken := engine.ReadDelivery(s.legs[side].conn.FD()).Taken
+		switch {
+		case l.looked != l.moved:
+			l.looked, l.taken = l.moved, taken
+		case l.taken != taken:
+			l.moved = s.now() // the socket has not told so yet
+		default:
+			s.relay.Lost(side, relay.WhyWriteTimeout, s.now())
+			s.abort(side, os.ErrDeadlineExceeded)
+		}
 	}
+}
+
+// writeDue is when to look at a side for which bytes wait: at half of the time, to know what
+// its system has taken until then, and at the end of it.
+func (s *Session) writeDue(side relay.Side) time.Duration {
+	l := &s.late.sides[side]
+	if l.looked == l.moved {
+		return l.moved + s.opt.WriteTimeout
+	}
+	return l.moved + s.opt.WriteTimeout/2
 }
 
 // judge decides about a side that has not answered a Ping in time.

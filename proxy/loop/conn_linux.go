@@ -228,9 +228,11 @@ func (c *Conn) finish(err error) {
 	c.handler.Ended(c, err)
 }
 
-// fail ends a connection from the loop's side.
+// fail ends a connection from the loop's side, in both directions.
 func (c *Conn) fail(err error) {
-	c.finish(err)
+	if c.finish(err); !c.closed && !c.broken {
+		c.breakWrite(err)
+	}
 	c.Close()
 }
 
@@ -256,6 +258,9 @@ func (c *Conn) Write(p []byte) {
 func (c *Conn) enqueue(p []byte) {
 	h := c.hold()
 	if need := c.Queued() + len(p); cap(h.queue)-len(h.queue) < len(p) {
+		if need > largest {
+			need += need / 2 // those up to it grow by doubling
+		}
 		grown := append(c.loop.pool.get(need), h.queue[h.sent:]...)
 		c.loop.pool.put(h.queue)
 		h.queue, h.sent = grown, 0

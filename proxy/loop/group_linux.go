@@ -73,16 +73,20 @@ type mailbox struct {
 	any    atomic.Bool // something is there, readable without the mutex
 }
 
-// put reports whether the loop has to be woken: only the first of a batch does it.
-func (m *mailbox) put(f func()) (wake bool, err error) {
+// put has the loop woken if need be: only the first of a batch does it. That is done before
+// anybody can close the mailbox, behind which there is nothing to wake.
+func (m *mailbox) put(f func(), wake func()) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return false, ErrClosed
+		return ErrClosed
 	}
 	m.posted = append(m.posted, f)
 	m.any.Store(true)
-	return len(m.posted) == 1, nil
+	if len(m.posted) == 1 {
+		wake()
+	}
+	return nil
 }
 
 // take returns what was posted, in order. The slice is good until the next take.

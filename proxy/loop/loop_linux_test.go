@@ -345,13 +345,18 @@ func TestPostWakesOnce(t *testing.T) {
 	var m mailbox
 	for range 3 {
 		for i := range 5 {
-			if wake, err := m.put(func() {}); err != nil || wake != (i == 0) {
-				t.Errorf("post %d wakes: %v, %v", i, wake, err)
+			wakes := 0
+			if err := m.put(func() {}, func() { wakes++ }); err != nil || (wakes == 1) != (i == 0) {
+				t.Errorf("post %d wakes %d times: %v", i, wakes, err)
 			}
 		}
 		if n := len(m.take()); n != 5 || m.any.Load() {
 			t.Errorf("took %d of 5", n)
 		}
+	}
+	m.close()
+	if err := m.put(func() {}, func() { t.Error("a loop that has ended is woken") }); err != ErrClosed {
+		t.Errorf("post to a loop that has ended: %v", err)
 	}
 }
 

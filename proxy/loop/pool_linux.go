@@ -12,6 +12,7 @@ type pool struct {
 const (
 	minClass = 10 // 1 KiB
 	classes  = 11 // up to 1 MiB
+	largest  = 1 << (minClass + classes - 1)
 	// keepBytes bounds what is kept in each class.
 	keepBytes = 1 << 20
 )

@@ -46,16 +46,28 @@ func (s *Stream) SetProgressTimeout(d time.Duration) {
 }
 
 // Write writes all of p. It fails with os.ErrDeadlineExceeded when no byte is taken for
-// the progress timeout.
+// the progress timeout, neither by the socket nor by the peer's system.
 func (s *Stream) Write(p []byte) (written int, err error) {
 	if s.timeout == 0 {
 		return s.Conn.Write(p)
 	}
+	looked, taken := false, uint64(0) // at half of the time
 	for {
-		s.Conn.SetWriteDeadline(time.Now().Add(s.timeout))
+		s.Conn.SetWriteDeadline(time.Now().Add(s.timeout / 2))
 		n, err := s.Conn.Write(p[written:])
 		written += n
-		if err == nil || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+		now := s.Delivery().Taken
+		switch {
+		case n > 0:
+			looked = false
+		case !looked:
+			looked, taken = true, now
+		case taken != now:
+			looked = false // the socket has not told so yet
+		default:
 			return written, err
 		}
 	}

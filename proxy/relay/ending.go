@@ -220,7 +220,8 @@ func (r *Relay) endDue(s Side) time.Duration {
 }
 
 // Progress says that bytes which had waited have just been written to a side, or arrived
-// at its system. While they move, the side is not given up.
+// at its system. While they move, the side is not given up; but a message that goes on and on
+// does not put off the Close that waits for its end.
 func (r *Relay) Progress(to Side, now time.Duration) {
 	if b := r.beat(to); b != nil {
 		b.seen = now
@@ -228,7 +229,7 @@ func (r *Relay) Progress(to Side, now time.Duration) {
 	if r.pol != nil && r.pol.clocks != nil && r.pol.clocks.began[peer(to)] > 0 {
 		r.pol.clocks.began[peer(to)] = now // whose message it is was not read meanwhile
 	}
-	if e := r.ending; e != nil && e.deadline[to] > 0 {
+	if e := r.ending; e != nil && e.deadline[to] > 0 && e.pending[to].when != betweenMessage {
 		e.deadline[to] = now + r.opt.CloseTimeout
 	}
 }
