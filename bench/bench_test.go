@@ -195,7 +195,8 @@ func TestProblems(t *testing.T) {
 		"2 × reset":   func(r *load.Report) { r.Errors = []load.Fault{{Kind: "reset", Count: 2}} },
 		"closes":      func(r *load.Report) { r.Closes[1006] = 1 },
 		"of 50000":    func(r *load.Report) { r.Messages.PerSecond = 40_000 },
-		"10% sent":    func(r *load.Report) { r.Schedule.Share = 0.1 },
+		"10.0% sent":  func(r *load.Report) { r.Schedule.Share = 0.1 },
+		"3 of 12 due": func(r *load.Report) { r.Messages.Unsent, r.Messages.Due = 3, 12 },
 		"X25519MLKEM": func(r *load.Report) { r.TLS.Curve = "X25519MLKEM768" },
 		"CHACHA":      func(r *load.Report) { r.TLS.CipherSuite = "TLS_CHACHA20_POLY1305_SHA256" },
 		"Resumed:1":   func(r *load.Report) { r.TLS.Resumed = 1 },
@@ -206,6 +207,32 @@ func TestProblems(t *testing.T) {
 		if got := problem(m, r); !strings.Contains(got, says) {
 			t.Errorf("%q does not say %q", got, says)
 		}
+	}
+}
+
+// TestLateLatency: where latency is measured, few late messages are too many.
+func TestLateLatency(t *testing.T) {
+	r := &load.Report{Closes: map[int]uint64{1000: 5}, Schedule: load.Schedule{Share: 0.02}}
+	if got := problem(&measure{}, r); got != "" {
+		t.Error(got)
+	}
+	if got := problem(&measure{kind: atFixedRate}, r); got != "2.0% sent late" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestBadSamplesDoNotCount, and where they are most there is no figure.
+func TestBadSamplesDoNotCount(t *testing.T) {
+	one := func(v float64, problem string) *sample {
+		return &sample{Measure: "m", Setting: "s", Values: map[string]float64{valueCPU: v}, Problem: problem}
+	}
+	r := &results{Samples: []*sample{one(1, "lost"), one(5, ""), one(7, ""), one(6, "")}}
+	if f := r.settingMedian("m", "s", valueCPU, 0); f != (figure{value: 6, least: 5, most: 7, setting: "s", ok: true}) {
+		t.Errorf("%+v", f)
+	}
+	r.Samples = append(r.Samples, one(1, "lost"), one(1, "lost"), one(1, "lost"))
+	if f := r.settingMedian("m", "s", valueCPU, 0); f.ok {
+		t.Errorf("%+v, though 4 of 7 had a problem", f)
 	}
 }
 
@@ -225,7 +252,8 @@ func TestMeasures(t *testing.T) {
 func TestFlags(t *testing.T) {
 	for _, args := range [][]string{{"-nope"}, {"more"}, {"-only", "("}, {"-proxies", "["}, {"-sessions", "3,2"}, {"-sessions", "10000"},
 		{"-rounds", "0"}, {"-notes", "n.md"}, {"-duration", "0s"}, {"-merge", "a"}, {"-into", "a"},
-		{"-merge", "a", "-into", "b", "-render", "b"}, {"-load-core", "0"}} {
+		{"-merge", "a", "-into", "b", "-render", "b"}, {"-load-core", "0"}, {"-quick", "-rounds", "3"}, {"-settle", "1s", "-quick"},
+		{"-idle-rounds", "0"}, {"-warmup", "-1s"}} {
 		_, err := parse(args)
 		if _, wrong := errors.AsType[*usageError](err); !wrong {
 			t.Errorf("%v: %v", args, err)
@@ -269,7 +297,7 @@ func TestProc(t *testing.T) {
 		}
 	}
 	before := parseCores([]byte("cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 100 0 100 500 50 0 0 0 0 0\ncpu1 1 0 0 0 0 0 0 0 0 0\nintr 5\n"))
-	after := parseCores([]byte("cpu0 150 0 130 900 60 0 20 0 0 0\ncpu1 1 0 0 0 0 0 0 0 0 0\n"))
+	after := parseCores([]byte("cpu0 150 0 130 590 60 0 20 0 0 0\ncpu1 1 0 0 0 0 0 0 0 0 0\n"))
 	after.at = before.at.Add(2 * time.Second)
 	if got := before.othersOf(after, 0, 0.6); got < 0.199 || got > 0.201 { // 1 s busy, 0.6 s of it ours, in 2 s
 		t.Error(got)

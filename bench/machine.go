@@ -87,10 +87,11 @@ func afterEquals(b []byte, name string) string {
 	return value
 }
 
-// cores is the busy time of each core.
+// cores is the idle time of each core. That is kept exactly, where busy times are what ticks
+// have seen: they miss a load that runs between ticks, or see it always.
 type cores struct {
 	at   time.Time
-	busy []time.Duration
+	idle []time.Duration
 }
 
 func readCores() cores { return parseCores(readFile("/proc/stat")) }
@@ -104,11 +105,11 @@ func parseCores(stat []byte) cores {
 		}
 		var ticks int64
 		for i, w := range words[1:9] {
-			if n, err := strconv.ParseInt(w, 10, 64); err == nil && i != 3 && i != 4 { // idle, iowait
+			if n, err := strconv.ParseInt(w, 10, 64); err == nil && (i == 3 || i == 4) { // idle, iowait
 				ticks += n
 			}
 		}
-		c.busy = append(c.busy, time.Duration(ticks)*(time.Second/100))
+		c.idle = append(c.idle, time.Duration(ticks)*(time.Second/100))
 	}
 	return c
 }
@@ -117,8 +118,8 @@ func parseCores(stat []byte) cores {
 // figure is only as good as this is small.
 func (c cores) othersOf(now cores, core int, own float64) float64 {
 	wall := now.at.Sub(c.at).Seconds()
-	if core >= len(c.busy) || core >= len(now.busy) || wall <= 0 {
+	if core >= len(c.idle) || core >= len(now.idle) || wall <= 0 {
 		return 0
 	}
-	return max(0, ((now.busy[core]-c.busy[core]).Seconds()-own)/wall)
+	return max(0, (wall-(now.idle[core]-c.idle[core]).Seconds()-own)/wall)
 }

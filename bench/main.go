@@ -28,6 +28,7 @@ type options struct {
 	render, notes            string
 	merge, into              string // files of samples
 	proxyCore, loadCore      int
+	idleRounds               int
 	tidegate, haproxy, nginx string
 	caddy                    string // empty: built when it is needed
 	duration, warmup         time.Duration
@@ -65,6 +66,7 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.policies, "policies", false, "measure Tidegate with its policies of sessions off, as they come, and on, instead of other proxies")
 	f.StringVar(&o.before, "before", "", "with -policies: compare with this binary too")
 	f.IntVar(&o.rounds, "rounds", 9, "rounds of the measures under load")
+	f.IntVar(&o.idleRounds, "idle-rounds", 3, "rounds of the memory of idle sessions; their CPU time is counted in the first")
 	f.StringVar(&o.out, "out", "", "write the page (Markdown) to this file; without it, to stdout")
 	f.StringVar(&o.results, "results", "bench/results", "directory for the samples (JSON)")
 	f.StringVar(&o.render, "render", "", "measure nothing, make the page of this file of samples")
@@ -94,7 +96,17 @@ func parse(args []string) (*options, error) {
 		return nil, &usageError{fmt.Errorf("unexpected %q", f.Arg(0))}
 	}
 	if o.quick {
-		o.rounds, o.duration, o.warmup, o.settle, sessions = 1, 800*time.Millisecond, 200*time.Millisecond, 3*time.Second, "1000"
+		var twice error
+		f.Visit(func(set *flag.Flag) {
+			switch set.Name {
+			case "rounds", "idle-rounds", "duration", "warmup", "settle", "sessions":
+				twice = &usageError{fmt.Errorf("-quick and -%s do not go together: it sets that itself", set.Name)}
+			}
+		})
+		if twice != nil {
+			return nil, twice
+		}
+		o.rounds, o.idleRounds, o.duration, o.warmup, o.settle, sessions = 1, 1, 800*time.Millisecond, 200*time.Millisecond, 3*time.Second, "1000"
 	}
 	return o, o.check(only, proxies, sessions)
 }
@@ -123,8 +135,11 @@ func (o *options) check(only, proxies, sessions string) (err error) {
 	if (o.merge == "") != (o.into == "") || o.merge != "" && o.render != "" {
 		return &usageError{errors.New("-merge and -into go together, and not with -render")}
 	}
-	if o.rounds < 1 || o.duration <= 0 || o.proxyCore == o.loadCore {
-		return &usageError{errors.New("-rounds and -duration are positive, and the cores are two")}
+	if o.rounds < 1 || o.idleRounds < 1 || o.duration <= 0 || o.proxyCore == o.loadCore {
+		return &usageError{errors.New("-rounds, -idle-rounds and -duration are positive, and the cores are two")}
+	}
+	if o.warmup < 0 || o.settle < 0 {
+		return &usageError{errors.New("-warmup and -settle are not negative")}
 	}
 	return nil
 }
@@ -160,12 +175,16 @@ func run(o *options) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	defer context.AfterFunc(ctx, stop)() // the second signal ends it at once
 	b, err := newBench(ctx, o)
 	if err != nil {
 		return err
 	}
 	err = b.all(ctx)
 	b.close()
+	if len(b.results.Samples) == 0 && err == nil && ctx.Err() == nil {
+		err = &usageError{fmt.Errorf("-proxies %s: no measure that is left has such a proxy", o.proxies)}
+	}
 	if len(b.results.Samples) == 0 {
 		return err
 	}

@@ -27,6 +27,7 @@ func (r *results) page(w io.Writer, notes string) {
 	p.cpu()
 	p.latency()
 	p.throughput()
+	p.spread()
 	p.requests()
 	p.idle()
 	p.growth()
@@ -109,15 +110,20 @@ func (p *page) latency() {
 	if len(rows) == 0 {
 		return
 	}
-	p.printf("## Latency at a fixed rate\n\nMicroseconds from when a message was due to its answer, p50 / p99.\n\n")
-	p.printf("| | direct | HAProxy | nginx | Tidegate |\n|---|---|---|---|---|\n")
+	p.printf("## Latency at a fixed rate\n\nMicroseconds from when a message was due to its answer, p50 / p99, and the ratios of both.\n\n")
+	p.printf("| | direct | HAProxy | nginx | Tidegate | / HAProxy | / nginx |\n|---|---|---|---|---|---|---|\n")
 	for _, m := range rows {
 		p.printf("| %s", m.title)
+		all := map[string][2]figure{}
 		for _, proxy := range []string{"direct", "haproxy", "nginx", "tidegate"} {
 			// Both of one setting: the one with the lowest p50.
 			p50 := p.r.cheapest(m.name, proxy, valueP50, 0)
 			p99 := p.r.settingMedian(m.name, p50.setting, valueP99, 0)
+			all[proxy] = [2]figure{p50, p99}
 			p.printf(" | %s / %s%s", whole(p50), whole(p99), named(p50))
+		}
+		for _, proxy := range []string{"haproxy", "nginx"} {
+			p.printf(" | %s / %s", ratio(all["tidegate"][0], all[proxy][0], 0), ratio(all["tidegate"][1], all[proxy][1], 0))
 		}
 		p.printf(" |\n")
 	}
@@ -134,6 +140,52 @@ func (p *page) throughput() {
 	p.printf("## What went through\n\nMessages or connections per second with the load generator and the backend sharing one core. Where a proxy\n" +
 		"comes near to direct, the other core is the limit and not the proxy.\n\n")
 	p.rates(rows, "direct", "haproxy", "nginx", "tidegate")
+}
+
+// spread shows how far apart rounds were: what is less than that is no difference.
+func (p *page) spread() {
+	rows := append(append(p.of(perMessage), p.of(perConnection)...), p.of(atFixedRate)...)
+	if len(rows) == 0 {
+		return
+	}
+	p.printf("## How far apart rounds were\n\nLowest – highest, of CPU time in microseconds, and of p99 at the fixed rate; and the ratio of the lowest figures, which\n" +
+		"neighbours of the machine disturb least.\n\n| | HAProxy | nginx | Tidegate | / HAProxy | / nginx |\n|---|---|---|---|---|---|\n")
+	for _, m := range rows {
+		value := valueCPU
+		if m.kind == atFixedRate {
+			value = valueP99
+		}
+		h, n, t := p.three(m.name, value, 0)
+		p.printf("| %s | %s | %s | %s | %s | %s |\n", m.title, h.span(), n.span(), t.span(), ratio(t.lowest(), h.lowest(), 0), ratio(t.lowest(), n.lowest(), 0))
+	}
+	p.printf("\n")
+}
+
+func (f figure) span() string {
+	switch {
+	case !f.ok:
+		return nothing
+	case f.least >= 100:
+		return thousands(int(f.least+0.5)) + " – " + thousands(int(f.most+0.5))
+	}
+	return fmt.Sprintf("%.2f – %.2f", f.least, f.most)
+}
+
+// lowest is the figure of the round that had the lowest.
+func (f figure) lowest() figure { return figure{value: f.least, ok: f.ok} }
+
+// idleSamples is how many samples the memory of idle sessions has.
+func (p *page) idleSamples(most int) (n int) {
+	for _, m := range p.of(idleSessions) {
+		count := 0
+		for _, s := range p.r.Samples {
+			if s.Measure == m.name && s.Setting == "tidegate" && int(s.Values[valueSessions]) == most {
+				count++
+			}
+		}
+		n = max(n, count)
+	}
+	return n
 }
 
 // sessions are the numbers of idle sessions that were measured.
@@ -153,7 +205,8 @@ func (p *page) idle() {
 		return
 	}
 	most := counts[len(counts)-1]
-	p.printf("## Idle sessions\n\nBytes of the process for each of %s sessions (RSS less that before the first session).\n\n", thousands(most))
+	p.printf("## Idle sessions\n\nBytes of the process for each of %s sessions (RSS less that before the first session): medians of %d, each with a\n"+
+		"process of its own.\n\n", thousands(most), p.idleSamples(most))
 	p.printf("| | HAProxy | nginx | Tidegate | / HAProxy | / nginx |\n|---|---|---|---|---|---|\n")
 	for _, m := range rows {
 		h, n, t := p.three(m.name, valueRSS, most)
@@ -176,7 +229,8 @@ func (p *page) growth() {
 	if len(counts) < 2 {
 		return
 	}
-	p.printf("## Growth\n\nBytes of the process per session, and percent of a core while clients ping every %s: at the last number counted\nover as long, once the sessions are %s old.\n\n| |", idlePing, idleRhythm)
+	p.printf("## Growth\n\nBytes of the process per session, and, once, percent of a core while clients ping every %s: counted over as long,\n"+
+		"once the sessions are %s old, at the first and the last number.\n\n| |", idlePing, idleRhythm)
 	for _, n := range counts {
 		p.printf(" %s sessions |", thousands(n))
 	}
@@ -188,8 +242,11 @@ func (p *page) growth() {
 		for _, proxy := range []string{"haproxy", "nginx", "tidegate"} {
 			p.printf("| %s, %s |", m.title, proxy)
 			for _, n := range counts {
-				share := p.r.settingMedian(m.name, proxy, valueIdleCPU, n)
-				p.printf(" %s, %s %% |", whole(p.r.settingMedian(m.name, proxy, valueRSS, n)), tenths(share))
+				p.printf(" %s", whole(p.r.settingMedian(m.name, proxy, valueRSS, n)))
+				if share := p.r.settingMedian(m.name, proxy, valueIdleCPU, n); share.ok {
+					p.printf(", %s %%", tenths(share))
+				}
+				p.printf(" |")
 			}
 			p.printf("\n")
 		}
@@ -209,7 +266,9 @@ func (p *page) method() {
 - In each round every measure runs with every proxy, and the order turns from round to round.
 - Memory: a proxy started for it, %.3g s of silence after the last session opened, nothing forced: neither a garbage
   collection nor a return of memory to the system but by the proxy itself (Tidegate does when it has become quiet, see
-  [operations](operations.md#limits-of-the-system)). GOGC and GOMEMLIMIT are unset.
+  [operations](operations.md#limits-of-the-system)). GOGC and GOMEMLIMIT are not in the environment; Tidegate sets its
+  own pace of collections. The first sessions that a system ever holds cost it more: as many as will be go before, to no proxy.
+- A session ticket is sent with each handshake by Tidegate and nginx, two by HAProxy, as they come.
 
 `, echoConnections, pushConnections, thousands(pushRate), latencyConnections, thousands(latencyRate), bulkConnections, p.r.Settle)
 }

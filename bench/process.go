@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +35,9 @@ func start(name string, core int, args ...string) (*process, error) {
 	p := &process{what: name, exited: make(chan struct{})}
 	p.cmd = exec.Command("taskset", append([]string{"-c", strconv.Itoa(core)}, args...)...)
 	p.cmd.Stderr, p.cmd.Stdout = &p.stderr, &p.stderr
+	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { // nobody's settings but the proxies' own
+		return strings.HasPrefix(s, "GOGC=") || strings.HasPrefix(s, "GOMEMLIMIT=") || strings.HasPrefix(s, "GODEBUG=")
+	})
 	// A group of its own: Ctrl-C is for this program, which ends its children in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {

@@ -52,8 +52,8 @@ func TestMachine(t *testing.T) {
 	if m.Cores < 1 || m.Memory <= 0 || m.Kernel == "" || len(strings.Fields(m.Load)) != 3 {
 		t.Errorf("%+v", m)
 	}
-	if c := readCores(); len(c.busy) != m.Cores {
-		t.Errorf("%d cores, busy times of %d", m.Cores, len(c.busy))
+	if c := readCores(); len(c.idle) != m.Cores {
+		t.Errorf("%d cores, idle times of %d", m.Cores, len(c.idle))
 	}
 	if _, err := os.Stat("configs/haproxy.cfg.tmpl"); err != nil {
 		t.Error(err)

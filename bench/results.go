@@ -19,6 +19,7 @@ const (
 	valueP50      = "p50_us"         // latency
 	valueP99      = "p99_us"         // latency
 	valueRate     = "per_second"     // messages, connections or requests
+	valueLate     = "late_share"     // of the messages, by the generator's fault
 	valueOthers   = "others_share"   // of the proxy's core, used by others
 	valueSessions = "sessions"       // idle
 	valueRSS      = "rss_bytes"      // per session
@@ -40,7 +41,7 @@ type sample struct {
 
 func (s *sample) String() string {
 	var all []string
-	for _, name := range []string{valueSessions, valueCPU, valueP50, valueP99, valueRate, valueRSS, valuePSS, valueSockets, valueSlab, valueIdleCPU, valueOthers} {
+	for _, name := range []string{valueSessions, valueCPU, valueP50, valueP99, valueRate, valueRSS, valuePSS, valueSockets, valueSlab, valueIdleCPU, valueLate, valueOthers} {
 		if v, ok := s.Values[name]; ok {
 			all = append(all, fmt.Sprintf("%s %.4g", name, v))
 		}
@@ -124,22 +125,33 @@ func readResults(path string) (*results, error) {
 
 // figure is the median of a value over rounds.
 type figure struct {
-	value   float64
-	setting string
-	ok      bool
+	value       float64
+	least, most float64 // over rounds
+	setting     string
+	ok          bool
 }
 
 // settingMedian is the median of a value of a setting; sessions selects among those of
-// idle sessions, 0 is any.
+// idle sessions, 0 is any. Samples with a problem do not count, and where these are more
+// than half, there is no figure.
 func (r *results) settingMedian(measure, setting, value string, sessions int) figure {
-	var all []float64
+	var good []float64
+	bad := 0
 	for _, s := range r.Samples {
-		if v, ok := s.Values[value]; ok && s.Measure == measure && s.Setting == setting &&
-			(sessions == 0 || int(s.Values[valueSessions]) == sessions) {
-			all = append(all, v)
+		if s.Measure != measure || s.Setting != setting || sessions > 0 && int(s.Values[valueSessions]) != sessions {
+			continue
+		}
+		switch v, ok := s.Values[value]; {
+		case s.Problem != "":
+			bad++
+		case ok:
+			good = append(good, v)
 		}
 	}
-	return figure{median(all), setting, len(all) > 0}
+	if len(good) == 0 || len(good) < bad {
+		return figure{}
+	}
+	return figure{value: median(good), least: slices.Min(good), most: slices.Max(good), setting: setting, ok: true}
 }
 
 // cheapest is the lowest median among the settings of a proxy.
