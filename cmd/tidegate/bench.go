@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	cryptotls "crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -13,11 +14,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tidegate/tidegate/internal/cli"
 	"github.com/tidegate/tidegate/internal/load"
@@ -62,6 +65,9 @@ another connection are counted. The exit code is 1 if there is nothing to report
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.URL = args[0]
+			if err := f.needless(cmd, &o); err != nil {
+				return err
+			}
 			if err := f.apply(cmd, &o); err != nil {
 				return err
 			}
@@ -94,6 +100,34 @@ another connection are counted. The exit code is 1 if there is nothing to report
 	return cmd
 }
 
+// needless refuses flags that would do nothing.
+func (f *benchFlags) needless(cmd *cobra.Command, o *load.Options) error {
+	plain := strings.HasPrefix(o.URL, "ws:")
+	for _, flag := range []struct {
+		name   string
+		useful bool
+		why    string
+	}{
+		{"ca", !plain, "is for wss"},
+		{"insecure", !plain, "is for wss"},
+		{"resume", !plain, "is for wss"},
+		{"text", f.mode != string(load.Connect), "is for messages, and connect mode sends none"},
+		{"binary", f.mode != string(load.Connect), "is for messages, and connect mode sends none"},
+		{"size", f.mode != string(load.Connect), "is for messages, and connect mode sends none"},
+		{"timeout", o.Timeout > 0, "must be longer than 0s"},
+		{"workers", o.Workers > 0, "must be 1 or more"},
+	} {
+		if cmd.Flags().Changed(flag.name) && !flag.useful {
+			return &cli.UsageError{Err: fmt.Errorf("--%s %s", flag.name, flag.why)}
+		}
+	}
+	return nil
+}
+
+// handshakes are the headers that an opening handshake sets itself.
+var handshakes = []string{"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
+	"Content-Length", "Transfer-Encoding"}
+
 // apply turns flags into options.
 func (f *benchFlags) apply(cmd *cobra.Command, o *load.Options) error {
 	wrong := func(format string, args ...any) error { return &cli.UsageError{Err: fmt.Errorf(format, args...)} }
@@ -113,6 +147,12 @@ func (f *benchFlags) apply(cmd *cobra.Command, o *load.Options) error {
 		name, value, ok := strings.Cut(h, ":")
 		if name = strings.TrimSpace(name); !ok || name == "" || strings.ContainsAny(h, "\r\n") {
 			return wrong("--header: %q is not of the form Name: value", h)
+		}
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			return wrong("--header: %q is not a header that HTTP allows", h)
+		}
+		if slices.Contains(handshakes, http.CanonicalHeaderKey(name)) {
+			return wrong("--header: %s is the opening handshake's own (for subprotocols: --subprotocol)", name)
 		}
 		o.Header.Add(name, strings.TrimSpace(value))
 	}
@@ -138,6 +178,7 @@ func (f *benchFlags) apply(cmd *cobra.Command, o *load.Options) error {
 func runBench(cmd *cobra.Command, o *load.Options, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	defer context.AfterFunc(ctx, stop)() // the second signal ends it at once
 	roomForWorkers(o.Workers)
 	progress := &progressLine{w: cmd.ErrOrStderr()}
 	o.Progress = progress.show
@@ -159,6 +200,9 @@ func runBench(cmd *cobra.Command, o *load.Options, asJSON bool) error {
 	if report.Schedule.Share > 0.01 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %.1f%% of the messages were sent late: the generator is short of CPU, "+
 			"and the latencies are its own too\n", 100*report.Schedule.Share)
+	}
+	if o.CPUOf != 0 && report.CPU == nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: process %d ended meanwhile: its CPU time is not known\n", o.CPUOf)
 	}
 	return errors.Join(err, printed)
 }

@@ -76,7 +76,7 @@ func TestBenchExitCodes(t *testing.T) {
 	}
 	ln.Close()
 	cert, _ := certificate(t)
-	url := "ws://" + ln.Addr().String()
+	url, secure := "ws://"+ln.Addr().String(), "wss://"+ln.Addr().String()
 	for _, c := range []struct {
 		args []string
 		code int
@@ -93,7 +93,18 @@ func TestBenchExitCodes(t *testing.T) {
 		{[]string{url, "--header", "nothing"}, 2, "Name: value"},
 		{[]string{url, "--connections", "0"}, 2, "--connections"},
 		{[]string{url, "--duration", "fast"}, 2, "duration"},
-		{[]string{url, "--workers", "0"}, 1, "refused"},
+		{[]string{url, "--workers", "0"}, 2, "--workers"},
+		{[]string{url, "--timeout", "0s"}, 2, "--timeout"},
+		{[]string{url, "--ca", cert}, 2, "--ca is for wss"},
+		{[]string{url, "--insecure"}, 2, "--insecure is for wss"},
+		{[]string{url, "--resume"}, 2, "--resume is for wss"},
+		{[]string{url, "--mode", "connect", "--text"}, 2, "--text is for messages"},
+		{[]string{url, "--mode", "connect", "--size", "20"}, 2, "--size is for messages"},
+		{[]string{url, "--header", "Bad Name: x"}, 2, "HTTP allows"},
+		{[]string{url, "--header", "connection: close"}, 2, "opening handshake's own"},
+		{[]string{url + "/?mode=push", "--mode", "push"}, 2, "leave mode out"},
+		{[]string{"ws://me:pw@localhost:1/"}, 2, "Authorization"},
+		{[]string{url, "--source-ips", "::1"}, 2, "IPv4"},
 		{[]string{url, "--nope"}, 2, "nope"},
 		{[]string{"serve", "more"}, 2, "more"},
 		{[]string{"serve", "--tls-cert", cert}, 2, "go together"},
@@ -102,8 +113,8 @@ func TestBenchExitCodes(t *testing.T) {
 		{[]string{"serve", "--tls-cert", cert, "--tls-key", cert}, 1, "certificate"},
 		{[]string{url}, 1, "refused"},
 		{[]string{url, "--json"}, 1, "refused"},
-		{[]string{url, "--ca", "/nonexistent.pem"}, 1, "nonexistent"},
-		{[]string{url, "--ca", "main.go"}, 1, "no certificate"},
+		{[]string{secure, "--ca", "/nonexistent.pem"}, 1, "nonexistent"},
+		{[]string{secure, "--ca", "main.go"}, 1, "no certificate"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := bench(t.Context(), &stdout, &stderr, c.args...)
