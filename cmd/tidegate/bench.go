@@ -100,17 +100,14 @@ another connection are counted. The exit code is 1 if there is nothing to report
 	return cmd
 }
 
-// needless refuses flags that would do nothing.
+// needless refuses flags that would do nothing. Those of TLS are taken for ws too: scripts set
+// them for both.
 func (f *benchFlags) needless(cmd *cobra.Command, o *load.Options) error {
-	plain := strings.HasPrefix(o.URL, "ws:")
 	for _, flag := range []struct {
 		name   string
 		useful bool
 		why    string
 	}{
-		{"ca", !plain, "is for wss"},
-		{"insecure", !plain, "is for wss"},
-		{"resume", !plain, "is for wss"},
 		{"text", f.mode != string(load.Connect), "is for messages, and connect mode sends none"},
 		{"binary", f.mode != string(load.Connect), "is for messages, and connect mode sends none"},
 		{"size", f.mode != string(load.Connect), "is for messages, and connect mode sends none"},
