@@ -313,6 +313,29 @@ func TestLoopEndClosesConnections(t *testing.T) {
 	}
 }
 
+// TestCloseGivesBack what waits in both directions, and is no longer counted as held.
+func TestCloseGivesBack(t *testing.T) {
+	l := startGroup(t, 1).Pick()
+	came := make(chan struct{})
+	c, far := adopt(t, l, &funcs{data: func(c *Conn, p []byte) int {
+		c.Write(make([]byte, 8<<20)) // more than a socket takes
+		close(came)
+		return 0 // half of something
+	}})
+	if _, err := io.WriteString(far, "half"); err != nil {
+		t.Fatal(err)
+	}
+	<-came
+	on(t, l, func() {
+		if c.Queued() == 0 || c.held.kept == nil || l.pool.lent == 0 {
+			t.Errorf("%d bytes queued, %d kept, %d lent", c.Queued(), len(c.held.kept), l.pool.lent)
+		}
+		if c.Close(); l.pool.lent != 0 || c.Held() != 0 {
+			t.Errorf("%d bytes are still lent, %d held", l.pool.lent, c.Held())
+		}
+	})
+}
+
 func TestPostKeepsOrder(t *testing.T) {
 	l := startGroup(t, 1).Pick()
 	const n, each = 4, 1000
