@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -191,6 +192,9 @@ func (m *meeting) check(t *testing.T) {
 		t.Errorf("the edge counts %d sessions, the test %d", got, m.opened)
 	}
 	for _, message := range []string{"session opened", "session ended"} {
+		m.e.eventually(fmt.Sprintf("logged %d times: %s", m.opened, message), func() bool { // which is read behind
+			return m.e.countLog(message) >= m.opened
+		})
 		if n := m.e.countLog(message); n != m.opened {
 			t.Errorf("logged %d times: %s; there were %d sessions", n, message, m.opened)
 		}
