@@ -33,7 +33,7 @@ soak: ## the long runs: each fuzz target and each endurance test for $(SOAK)
 # What `make bench` is told, such as BENCH='-quick' or BENCH='-only echo -rounds 3'.
 BENCH ?= -out docs/benchmarks.md
 
-bench: ## Tidegate, HAProxy, nginx, Caddy and no proxy side by side, about 45 minutes
+bench: ## Tidegate, HAProxy, nginx, Caddy and no proxy side by side, about 70 minutes
 	$(GO) build -o bin/bench ./bench
 	bin/bench $(BENCH)
 
