@@ -175,7 +175,6 @@ func run(o *options) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	defer context.AfterFunc(ctx, stop)() // the second signal ends it at once
 	b, err := newBench(ctx, o)
 	if err != nil {
 		return err
