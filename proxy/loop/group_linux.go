@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -71,22 +72,33 @@ type mailbox struct {
 	spare  []func()
 	closed bool
 	any    atomic.Bool // something is there, readable without the mutex
+	waking atomic.Int32
 }
 
-// put has the loop woken if need be: only the first of a batch does it. That is done before
-// anybody can close the mailbox, behind which there is nothing to wake.
-func (m *mailbox) put(f func(), wake func()) error {
+// put reports whether the loop has to be woken: only the first of a batch does it, and says
+// then that it has, see woken.
+func (m *mailbox) put(f func()) (wake bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return ErrClosed
+		return false, ErrClosed
 	}
 	m.posted = append(m.posted, f)
 	m.any.Store(true)
-	if len(m.posted) == 1 {
-		wake()
+	if wake = len(m.posted) == 1; wake {
+		m.waking.Add(1)
 	}
-	return nil
+	return wake, nil
+}
+
+// woken says that the loop has been.
+func (m *mailbox) woken() { m.waking.Add(-1) }
+
+// quiet waits, once the mailbox is closed, until nobody is about to wake the loop any more.
+func (m *mailbox) quiet() {
+	for m.waking.Load() > 0 {
+		runtime.Gosched()
+	}
 }
 
 // take returns what was posted, in order. The slice is good until the next take.

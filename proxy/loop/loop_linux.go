@@ -94,12 +94,13 @@ func (l *Loop) Now() time.Duration { return l.now }
 // Post runs f on the loop, behind what was posted before. It is the one method that may
 // be called from anywhere, and does not wait. It fails when the loop has ended.
 func (l *Loop) Post(f func()) error {
-	return l.mail.put(f, l.wake)
-}
-
-func (l *Loop) wake() {
-	one := uint64(1)
-	syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.wakeup), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+	wake, err := l.mail.put(f)
+	if wake {
+		one := uint64(1)
+		syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.wakeup), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+		l.mail.woken()
+	}
+	return err
 }
 
 // Adopt makes c the connection of a descriptor, which must be a non-blocking stream
@@ -260,5 +261,6 @@ func (l *Loop) close() {
 			c.fail(ErrClosed)
 		}
 	}
+	l.mail.quiet() // whoever wakes writes to a descriptor of ours
 	l.release()
 }

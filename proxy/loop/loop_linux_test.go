@@ -368,9 +368,8 @@ func TestPostWakesOnce(t *testing.T) {
 	var m mailbox
 	for range 3 {
 		for i := range 5 {
-			wakes := 0
-			if err := m.put(func() {}, func() { wakes++ }); err != nil || (wakes == 1) != (i == 0) {
-				t.Errorf("post %d wakes %d times: %v", i, wakes, err)
+			if wake, err := m.put(func() {}); err != nil || wake != (i == 0) {
+				t.Errorf("post %d wakes: %v, %v", i, wake, err)
 			}
 		}
 		if n := len(m.take()); n != 5 || m.any.Load() {
@@ -378,9 +377,20 @@ func TestPostWakesOnce(t *testing.T) {
 		}
 	}
 	m.close()
-	if err := m.put(func() {}, func() { t.Error("a loop that has ended is woken") }); err != ErrClosed {
-		t.Errorf("post to a loop that has ended: %v", err)
+	if wake, err := m.put(func() {}); wake || err != ErrClosed {
+		t.Errorf("post to a loop that has ended: %v, %v", wake, err)
 	}
+	done := make(chan struct{})
+	go func() { m.quiet(); close(done) }()
+	for range 3 {
+		select {
+		case <-done:
+			t.Fatal("it ends before all have woken it")
+		case <-time.After(5 * time.Millisecond):
+		}
+		m.woken()
+	}
+	<-done
 }
 
 func TestPlacement(t *testing.T) {
