@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -294,17 +292,10 @@ func median(all []time.Duration) time.Duration {
 	return slices.Sorted(slices.Values(all))[len(all)/2]
 }
 
-// cpu is the CPU time that the process has used, to a hundredth of a second
-// (proc_pid_stat(5): utime and stime, behind the name in parentheses).
-func (e *edge) cpu() (used time.Duration) {
+// cpu is the CPU time that the process has used.
+func (e *edge) cpu() time.Duration {
 	e.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", e.cmd.Process.Pid))
+	used, err := load.CPUTime(e.cmd.Process.Pid)
 	must(e.t, err)
-	_, rest, _ := strings.Cut(string(b), ") ")
-	for _, ticks := range strings.Fields(rest)[11:13] {
-		n, err := strconv.Atoi(ticks)
-		must(e.t, err)
-		used += time.Duration(n) * (time.Second / 100)
-	}
 	return used
 }

@@ -30,12 +30,10 @@ func (r *run) connect(ctx context.Context) (*Report, error) {
 	connectors.Wait()
 	r.until, r.openedInTime = c.end, c.opened.Load()
 	if err == nil && r.connected == 0 {
-		switch {
-		case r.firstError != nil:
+		if r.firstError != nil {
 			return nil, fmt.Errorf("no connection could be opened: %w", r.firstError)
-		default:
-			err = errors.New("no connection was due in the measured time: it is too short for this rate")
 		}
+		err = errors.New("no connection was due in the measured time: it is too short for this rate")
 	}
 	return r.report(ctx.Err() != nil), err
 }
@@ -75,8 +73,6 @@ func (c *connecting) measure(ctx context.Context) error {
 	}
 	after := r.usage()
 	after.received = c.completed.Load()
-	r.measured = min(time.Since(before.at), r.o.Duration)
-	r.dialling = r.measured
 	r.cpu = after.since(before)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,19 @@ func listen(t *testing.T, handle func(net.Conn)) string {
 	})
 	t.Cleanup(func() { ln.Close(); all.Wait() })
 	return "ws://" + ln.Addr().String()
+}
+
+// listenNumbered is listen for those who tell connections apart: they are numbered from 0.
+func listenNumbered(t *testing.T, handle func(n int, conn net.Conn)) string {
+	var next atomic.Int64
+	return listen(t, func(conn net.Conn) { handle(int(next.Add(1)-1), conn) })
+}
+
+// refuse answers an opening handshake with 429.
+func refuse(conn net.Conn) {
+	if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+		io.WriteString(conn, "HTTP/1.1 429 Too Many Requests\r\n\r\n")
+	}
 }
 
 // readFrame reads a frame of 16 MiB at most.
@@ -277,17 +291,9 @@ func TestFailedHandshakes(t *testing.T) {
 
 // TestSomeFail: what cannot be opened is reported, the rest goes on.
 func TestSomeFail(t *testing.T) {
-	var mu sync.Mutex
-	n := 0
-	url := listen(t, func(conn net.Conn) {
-		mu.Lock()
-		n++
-		refused := n%2 == 0
-		mu.Unlock()
-		if refused {
-			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-				io.WriteString(conn, "HTTP/1.1 429 Too Many Requests\r\n\r\n")
-			}
+	url := listenNumbered(t, func(n int, conn net.Conn) {
+		if n%2 == 1 {
+			refuse(conn)
 			return
 		}
 		if _, err := ws.Upgrade(conn); err != nil {

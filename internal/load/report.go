@@ -114,12 +114,12 @@ func (r *run) report(interrupted bool) *Report {
 	o, t := r.o, r.total
 	rep := &Report{
 		URL: r.dialer.url.String(), Mode: o.Mode, Type: "binary", Size: o.Size, Connections: o.Connections, Rate: o.Rate,
-		Started: r.started.UTC().Truncate(time.Millisecond), Warmup: o.Warmup.Seconds(), Duration: seconds(int64(r.measured)),
+		Started: r.started.UTC().Truncate(time.Millisecond), Warmup: o.Warmup.Seconds(), Duration: r.measured().Seconds(),
 		Interrupted: interrupted,
 		Handshakes: Handshakes{Due: uint64(r.attempted), Attempted: r.attempted, Completed: r.connected, Failed: r.failed,
 			PerSecond: perSecond(uint64(r.connected), r.dialling), Latency: latencyOf(r.handshakes)},
 		TLS: r.tls,
-		Messages: Messages{Due: t.sent, Sent: t.sent, Received: t.received, PerSecond: perSecond(t.inTime, r.measured),
+		Messages: Messages{Due: t.sent, Sent: t.sent, Received: t.received, PerSecond: perSecond(t.inTime, r.measured()),
 			Lost: t.lost, Doubled: t.doubled, Reordered: t.reordered, Misdelivered: t.misdelivered, Unexpected: t.unexpected},
 		Bytes:    Bytes{t.bytesSent, t.bytesRcvd},
 		Pings:    Pings{t.pingsSent, t.pingsAnswer},
@@ -134,7 +134,7 @@ func (r *run) report(interrupted bool) *Report {
 	if o.Mode == Connect {
 		begun = t.attempts
 		rep.Latency = rep.Handshakes.Latency
-		rep.Handshakes.PerSecond = perSecond(r.openedInTime, r.measured)
+		rep.Handshakes.PerSecond = perSecond(r.openedInTime, r.measured())
 	}
 	if begun > 0 {
 		rep.Schedule.Share = float64(t.late) / float64(begun)

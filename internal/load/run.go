@@ -65,7 +65,6 @@ type run struct {
 	total        *tally
 
 	start, from, until int64 // as [now] counts: when the load begins, and the measured time
-	measured           time.Duration
 	cpu                *CPU
 }
 
@@ -200,6 +199,9 @@ func (r *run) stopWorkers() {
 // headStart is how long before the first message workers are told.
 const headStart = 2 * time.Millisecond
 
+// measured is how long the measured time was.
+func (r *run) measured() time.Duration { return time.Duration(max(0, r.until-r.from)) }
+
 // begin sets the times of the run.
 func (r *run) begin() {
 	r.start = now() + int64(headStart)
@@ -240,7 +242,6 @@ func (r *run) load(ctx context.Context) error {
 	before := r.usage()
 	r.enter(Measuring, r.o.Duration)
 	err := r.pass(ctx, time.Duration(until-now()), r.allEnded)
-	r.measured = min(time.Since(before.at), r.o.Duration)
 	r.cpu = r.usage().since(before)
 	if err == nil && r.allEnded() {
 		err = errors.New("all connections were closed")

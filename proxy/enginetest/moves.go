@@ -26,7 +26,7 @@ func movable() engine.Options {
 // another makes a connection to another backend for a session and returns its far end.
 func (su suite) another(t *testing.T, s *session, head ...byte) *peer {
 	t.Helper()
-	near, far := pipe(t)
+	near, far := Pipe(t)
 	su.move(t, s.Session, Leg{Conn: near, Head: head})
 	return &peer{far, t, relay.Backend}
 }

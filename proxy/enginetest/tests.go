@@ -290,9 +290,6 @@ func (su suite) writeTimeout(t *testing.T) {
 // A client that takes bytes all the time is alive, though its socket does not say so for longer
 // than the write timeout: it does only when a good part of its buffer is free.
 func (su suite) slowButAlive(t *testing.T) {
-	if su.secure {
-		return // it is the socket's doing
-	}
 	b := su.open(t, setup{opt: engine.Options{WriteTimeout: time.Second, Relay: relay.Options{CloseTimeout: 100 * time.Millisecond}}})
 	frames := b.backend.frame(ws.OpBinary, true, make([]byte, 60000))
 	sent := make(chan struct{})

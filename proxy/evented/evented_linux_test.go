@@ -5,7 +5,6 @@ import (
 	"compress/flate"
 	"context"
 	"io"
-	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -45,6 +44,14 @@ func testEngine(t *testing.T) {
 // startGroup runs two loops until the test ends.
 func startGroup(t *testing.T) *Group {
 	t.Helper()
+	g, end := runGroup(t)
+	t.Cleanup(end)
+	return g
+}
+
+// runGroup runs two loops until end is called.
+func runGroup(t *testing.T) (g *Group, end func()) {
+	t.Helper()
 	g, err := New(2, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +59,7 @@ func startGroup(t *testing.T) *Group {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { g.Run(ctx); close(done) }()
-	t.Cleanup(func() { cancel(); <-done })
-	return g
+	return g, func() { cancel(); <-done }
 }
 
 func newLeg(t *testing.T, l enginetest.Leg) Leg {
@@ -276,34 +282,6 @@ func testIdleSession(t *testing.T, opt *engine.Options, most uint64) {
 	}
 }
 
-// sockets returns the ends of a TCP connection: one for the group, the other for the test.
-func sockets(t *testing.T) (near int, far *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	raw, err := a.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { near, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return near, c.(*net.TCPConn)
-}
-
 // chatty is a codec that answers every nine bytes with 27, as a TLS client may have it with
 // small records and updates of keys, and finds no plaintext in any of them.
 type chatty struct{ Codec }
@@ -319,14 +297,14 @@ func (chatty) CloseNotify(dst []byte) []byte { return dst }
 // not read until it does.
 func TestRepliesAreTaken(t *testing.T) {
 	g := startGroup(t)
-	near, client := sockets(t)
-	nearBackend, backend := sockets(t)
-	defer client.Close()
-	defer backend.Close()
+	near, client := enginetest.Pipe(t)
+	nearBackend, _ := enginetest.Pipe(t)
 	const room = 32 << 10
 	done := make(result, 1)
+	leg := newLeg(t, enginetest.Leg{Conn: near})
+	leg.Codec = chatty{}
 	s, err := g.Start(&engine.Options{Tally: new(engine.Tally), WriteTimeout: time.Minute, BufferBytes: room, Relay: relay.Options{CloseTimeout: time.Second}},
-		done, Leg{FD: near, Codec: chatty{}}, Leg{FD: nearBackend})
+		done, leg, newLeg(t, enginetest.Leg{Conn: nearBackend}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,20 +343,12 @@ func TestRepliesAreTaken(t *testing.T) {
 
 // TestLoopsEndWithQueue: a session for which bytes wait ends with its loop, and says so.
 func TestLoopsEndWithQueue(t *testing.T) {
-	g, err := New(1, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { g.Run(ctx); close(ended) }()
-	near, client := sockets(t)
-	nearBackend, backend := sockets(t)
-	defer client.Close()
-	defer backend.Close()
+	g, end := runGroup(t)
+	near, _ := enginetest.Pipe(t)
+	nearBackend, backend := enginetest.Pipe(t)
 	done := make(result, 1)
 	s, err := g.Start(&engine.Options{Tally: new(engine.Tally), WriteTimeout: time.Minute, Relay: relay.Options{CloseTimeout: time.Minute}},
-		done, Leg{FD: near}, Leg{FD: nearBackend})
+		done, newLeg(t, enginetest.Leg{Conn: near}), newLeg(t, enginetest.Leg{Conn: nearBackend}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,8 +356,7 @@ func TestLoopsEndWithQueue(t *testing.T) {
 	for s.Held() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	cancel()
-	<-ended
+	end()
 	select {
 	case <-done:
 	case <-time.After(20 * time.Second):
